@@ -1,0 +1,511 @@
+"""Operators and their algebra.
+
+An operator from a real to a complex space is linear over the reals, and its adjoint is the one of
+the real inner product Re<., .>.
+
+A `LinearOperator` knows its `domain` and `codomain`, applies with ``A(x)``, has ``A.adjoint(y)``,
+a lazy involutive ``A.H`` and ``A.normal(x)`` = AᴴA x. A subclass writes `_forward` and `_adjoint`
+(and `_normal`, `_spectrum`, where a faster form exists) for inputs that were already checked, with
+any leading batch dimensions. Noise is never inside an operator.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from invlearn.physics.space import Space
+
+Scalar = int | float | complex
+
+
+class Spectrum(NamedTuple):
+    """AᴴA is diagonal in a known basis: its eigenvalues there.
+
+    Attributes
+    ----------
+    basis
+        `"pixel"`, or `"fourier"` (unitary discrete Fourier transform over all domain axes,
+        zero frequency first).
+    values
+        Eigenvalues of AᴴA, shape of the domain, float64.
+    """
+
+    basis: Literal["pixel", "fourier"]
+    values: Tensor
+
+
+def _edge(call: Callable[[Tensor], Tensor], x: Any) -> Any:
+    """Apply to a tensor; numpy in gives numpy out."""
+    if isinstance(x, np.ndarray):
+        return call(torch.from_numpy(np.ascontiguousarray(x))).detach().cpu().numpy()
+    return call(x)
+
+
+class Operator(nn.Module, ABC):
+    """A map between two spaces, linear or not.
+
+    Parameters
+    ----------
+    domain, codomain
+        Spaces of one input and one output, without batch dimensions.
+    """
+
+    def __init__(self, domain: Space, codomain: Space) -> None:
+        super().__init__()
+        self.domain = domain
+        self.codomain = codomain
+
+    @abstractmethod
+    def _forward(self, x: Tensor) -> Tensor:
+        """Apply to a checked `(*batch, *domain.shape)`."""
+
+    @overload
+    def __call__(self, x: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, x: np.ndarray) -> np.ndarray: ...
+    def __call__(self, x: Any) -> Any:
+        """Apply the operator to `(*batch, *domain.shape)`."""
+        return super().__call__(x)
+
+    def forward(self, x: Any) -> Any:
+        return _edge(lambda t: self._forward(self.domain.check(t, self.label)), x)
+
+    def linearize(self, x: Tensor) -> LinearOperator:
+        """The Jacobian at `x` (one element, no batch) as a linear operator."""
+        return Jacobian(self, self.domain.check(x, self.label))
+
+    @property
+    def label(self) -> str:
+        """One line that names the operator in messages: class, domain and codomain."""
+        return f"{type(self).__name__}[{self.domain} -> {self.codomain}]"
+
+    def extra_repr(self) -> str:
+        return f"{self.domain} -> {self.codomain}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the operator's own tensors live; CPU for one that has none."""
+        for t in (*self.parameters(), *self.buffers()):
+            return t.device
+        return torch.device("cpu")
+
+    def __matmul__(self, other: Operator) -> Operator:
+        return NonlinearComposition(self, _operand(other))
+
+
+def _operand(other: object) -> Operator:
+    if not isinstance(other, Operator):
+        hint = "; apply it with A(x)" if isinstance(other, Tensor | np.ndarray) else ""
+        raise TypeError(f"@ composes operators, got {type(other).__name__}{hint}")
+    return other
+
+
+def _same_space(what: str, left: str, a: Space, right: str, b: Space) -> None:
+    if a != b:
+        raise ValueError(f"{what}: {left} has {a} but {right} has {b}; they must be the same space")
+
+
+class NonlinearComposition(Operator):
+    """`outer` after `inner`, at least one of them nonlinear."""
+
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        _same_space(
+            "cannot compose",
+            f"the domain of {outer.label}",
+            outer.domain,
+            f"the codomain of {inner.label}",
+            inner.codomain,
+        )
+        super().__init__(inner.domain, outer.codomain)
+        self.outer = outer
+        self.inner = inner
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.outer._forward(self.inner._forward(x))
+
+
+class LinearOperator(Operator):
+    """A linear operator with its exact adjoint. Subclasses write `_forward` and `_adjoint`.
+
+    Attributes
+    ----------
+    structured
+        Whether the operator belongs to a special family (masks, Fourier, blur, ...), so that
+        theorems about *almost every* operator say nothing about it. Only unstructured dense
+        matrices are generic.
+    """
+
+    structured: bool = True
+
+    @abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """Apply Aᴴ to a checked `(*batch, *codomain.shape)`."""
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self._adjoint(self._forward(x))
+
+    def _spectrum(self) -> Spectrum | None:
+        return None
+
+    @overload
+    def adjoint(self, y: Tensor) -> Tensor: ...
+    @overload
+    def adjoint(self, y: np.ndarray) -> np.ndarray: ...
+    def adjoint(self, y: Any) -> Any:
+        """Apply Aᴴ to `(*batch, *codomain.shape)`."""
+        return _edge(lambda t: self._adjoint(self.codomain.check(t, f"the adjoint of {self.label}")), y)
+
+    @overload
+    def normal(self, x: Tensor) -> Tensor: ...
+    @overload
+    def normal(self, x: np.ndarray) -> np.ndarray: ...
+    def normal(self, x: Any) -> Any:
+        """Apply AᴴA to `(*batch, *domain.shape)`, by the operator's fastest form."""
+        return _edge(lambda t: self._normal(self.domain.check(t, self.label)), x)
+
+    def spectrum(self) -> Spectrum | None:
+        """Eigenvalues of AᴴA where it is diagonal in the pixel or Fourier basis, else None."""
+        return self._spectrum()
+
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint as an operator; ``A.H.H is A``."""
+        return Adjoint(self)
+
+    def linearize(self, x: Tensor) -> LinearOperator:
+        """The operator itself: a linear map is its own derivative."""
+        self.domain.check(x, self.label)
+        return self
+
+    def to_dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The matrix, `(codomain.size, domain.size)`, by applying the operator to the unit vectors."""
+        eye = torch.eye(self.domain.size, dtype=self.domain.dtype(dtype), device=self.device)
+        step = max(1, 2**24 // max(self.domain.size, self.codomain.size))  # about 128 MB at a time
+        rows = [
+            self.codomain.flatten(self._forward(self.domain.unflatten(eye[i : i + step])))
+            for i in range(0, self.domain.size, step)
+        ]
+        return torch.cat(rows).T
+
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+    def __matmul__(self, other: Operator) -> Operator:
+        if isinstance(other, LinearOperator):
+            return Composition(self, other)
+        return NonlinearComposition(self, _operand(other))
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return Sum([self, other])
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return Sum([self, -other])
+
+    def __mul__(self, scalar: Scalar) -> LinearOperator:
+        if not isinstance(scalar, int | float | complex):
+            return NotImplemented
+        return Scaled(self, scalar)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: Scalar) -> LinearOperator:
+        if not isinstance(scalar, int | float | complex):
+            return NotImplemented
+        return Scaled(self, 1 / scalar)
+
+    def __neg__(self) -> LinearOperator:
+        return Scaled(self, -1)
+
+
+class OperatorList(nn.ModuleList):
+    """A `ModuleList` whose items are known to be linear operators."""
+
+    def __iter__(self) -> Iterator[LinearOperator]:
+        return super().__iter__()  # type: ignore[return-value]
+
+
+class Adjoint(LinearOperator):
+    """Aᴴ as an operator of its own; made by ``A.H``."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.codomain, operator.domain)
+        self.operator = operator
+        self.structured = operator.structured
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._forward(y)
+
+    @property
+    def H(self) -> LinearOperator:
+        return self.operator
+
+
+class Composition(LinearOperator):
+    """`outer @ inner`."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        _same_space(
+            "cannot compose",
+            f"the domain of {outer.label}",
+            outer.domain,
+            f"the codomain of {inner.label}",
+            inner.codomain,
+        )
+        super().__init__(inner.domain, outer.codomain)
+        self.outer = outer
+        self.inner = inner
+        self.structured = outer.structured or inner.structured
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.outer._forward(self.inner._forward(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._adjoint(y))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._normal(self.inner._forward(x)))
+
+
+class Sum(LinearOperator):
+    """The sum of operators with one domain and one codomain."""
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        first = operators[0]
+        for op in operators[1:]:
+            for space in ("domain", "codomain"):
+                _same_space(
+                    "cannot add",
+                    f"the {space} of {first.label}",
+                    getattr(first, space),
+                    f"that of {op.label}",
+                    getattr(op, space),
+                )
+        super().__init__(first.domain, first.codomain)
+        self.operators = OperatorList(operators)
+        self.structured = any(op.structured for op in operators)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return torch.stack([op._forward(x) for op in self.operators]).sum(0)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.stack([op._adjoint(y) for op in self.operators]).sum(0)
+
+
+class Scaled(LinearOperator):
+    """A scalar times an operator. A complex scalar needs a complex codomain."""
+
+    def __init__(self, operator: LinearOperator, scalar: Scalar) -> None:
+        if isinstance(scalar, complex):
+            if scalar.imag == 0:
+                scalar = scalar.real
+            elif not (operator.domain.complex and operator.codomain.complex):
+                raise ValueError(f"a complex factor {scalar} needs complex spaces, {operator.label} is real")
+        if not math.isfinite(abs(scalar)):
+            raise ValueError(f"cannot scale {operator.label} by {scalar}: not finite")
+        super().__init__(operator.domain, operator.codomain)
+        self.operator = operator
+        self.scalar = scalar
+        self.structured = operator.structured
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.scalar * self.operator._forward(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.scalar.conjugate() * self.operator._adjoint(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return abs(self.scalar) ** 2 * self.operator._normal(x)
+
+    def _spectrum(self) -> Spectrum | None:
+        inner = self.operator.spectrum()
+        return None if inner is None else Spectrum(inner.basis, abs(self.scalar) ** 2 * inner.values)
+
+
+class Identity(LinearOperator):
+    """x to x."""
+
+    def __init__(self, domain: Space) -> None:
+        super().__init__(domain, domain)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def _spectrum(self) -> Spectrum:
+        return Spectrum("pixel", torch.ones(self.domain.shape, dtype=torch.float64))
+
+
+class Zero(LinearOperator):
+    """x to 0."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.codomain.zeros(*self.domain.batch_shape(x), dtype=x.dtype, device=x.device)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.domain.zeros(*self.codomain.batch_shape(y), dtype=y.dtype, device=y.device)
+
+    def _spectrum(self) -> Spectrum:
+        return Spectrum("pixel", torch.zeros(self.domain.shape, dtype=torch.float64))
+
+
+class _Blocks(LinearOperator):
+    """Operators side by side; equal spaces are stacked along a new first axis, others flattened."""
+
+    @staticmethod
+    def _joint(spaces: Sequence[Space]) -> Space:
+        cplx = spaces[0].complex
+        if any(s.complex != cplx for s in spaces):
+            raise ValueError(
+                "cannot join real and complex spaces "
+                f"({', '.join(map(str, spaces))}); build all operators with the same complex= setting"
+            )
+        if all(s.shape == spaces[0].shape for s in spaces):
+            return Space((len(spaces), *spaces[0].shape), cplx)
+        return Space((sum(s.size for s in spaces),), cplx)
+
+    @staticmethod
+    def _join(joint: Space, spaces: Sequence[Space], parts: Sequence[Tensor]) -> Tensor:
+        return joint.unflatten(torch.cat([s.flatten(p) for s, p in zip(spaces, parts, strict=True)], -1))
+
+    @staticmethod
+    def _split(joint: Space, spaces: Sequence[Space], x: Tensor) -> list[Tensor]:
+        parts = joint.flatten(x).split([s.size for s in spaces], dim=-1)
+        return [s.unflatten(p) for s, p in zip(spaces, parts, strict=True)]
+
+
+class Stack(_Blocks):
+    """x to (A_1 x, ..., A_G x); made by `stack`."""
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        first = operators[0]
+        for op in operators[1:]:
+            _same_space(
+                "cannot stack",
+                f"the domain of {first.label}",
+                first.domain,
+                f"that of {op.label}",
+                op.domain,
+            )
+        super().__init__(first.domain, self._joint([op.codomain for op in operators]))
+        self.operators = OperatorList(operators)
+        self.structured = any(op.structured for op in operators)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._join(
+            self.codomain, [op.codomain for op in self.operators], [op._forward(x) for op in self.operators]
+        )
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        parts = self._split(self.codomain, [op.codomain for op in self.operators], y)
+        return torch.stack([op._adjoint(p) for op, p in zip(self.operators, parts, strict=True)]).sum(0)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return torch.stack([op._normal(x) for op in self.operators]).sum(0)
+
+    def _spectrum(self) -> Spectrum | None:
+        spectra = [s for op in self.operators if (s := op.spectrum()) is not None]
+        if len(spectra) < len(self.operators) or len({s.basis for s in spectra}) > 1:
+            return None
+        return Spectrum(spectra[0].basis, torch.stack([s.values for s in spectra]).sum(0))
+
+
+class BlockDiagonal(_Blocks):
+    """(x_1, ..., x_G) to (A_1 x_1, ..., A_G x_G); made by `block_diagonal`."""
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        super().__init__(
+            self._joint([op.domain for op in operators]), self._joint([op.codomain for op in operators])
+        )
+        self.operators = OperatorList(operators)
+        self.structured = any(op.structured for op in operators)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        parts = self._split(self.domain, [op.domain for op in self.operators], x)
+        outs = [op._forward(p) for op, p in zip(self.operators, parts, strict=True)]
+        return self._join(self.codomain, [op.codomain for op in self.operators], outs)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        parts = self._split(self.codomain, [op.codomain for op in self.operators], y)
+        outs = [op._adjoint(p) for op, p in zip(self.operators, parts, strict=True)]
+        return self._join(self.domain, [op.domain for op in self.operators], outs)
+
+
+class Jacobian(LinearOperator):
+    """The derivative of `operator` at `point`, by forward and reverse differentiation."""
+
+    def __init__(self, operator: Operator, point: Tensor) -> None:
+        if point.ndim != operator.domain.ndim:
+            raise ValueError(
+                f"{operator.label} is linearised at one element, got a batch {tuple(point.shape)}"
+            )
+        super().__init__(operator.domain, operator.codomain)
+        self.operator = operator
+        self.register_buffer("point", point.detach())
+
+    point: Tensor
+
+    def _batched(self, one: Callable[[Tensor], Tensor], space: Space, x: Tensor) -> Tensor:
+        batch = space.batch_shape(x)
+        outs = [one(v) for v in x.reshape(-1, *space.shape)]
+        return torch.stack(outs).reshape(*batch, *outs[0].shape)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        point = self.point.to(x.dtype)
+        return self._batched(
+            lambda v: torch.func.jvp(self.operator._forward, (point,), (v,))[1], self.domain, x
+        )
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        pull = torch.func.vjp(self.operator._forward, self.point.to(self.domain.dtype(y.dtype)))[1]
+        return self._batched(lambda v: pull(v)[0], self.codomain, y)
+
+
+def _listed(operators: Sequence[LinearOperator], what: str) -> Sequence[LinearOperator]:
+    operators = list(operators)
+    if not operators:
+        raise ValueError(f"{what} needs at least one operator")
+    for op in operators:
+        if not isinstance(op, LinearOperator):
+            raise TypeError(f"{what} takes linear operators, got {type(op).__name__}")
+    return operators
+
+
+def stack(operators: Sequence[LinearOperator]) -> LinearOperator:
+    """x to (A_1 x, ..., A_G x), one domain.
+
+    The codomain has a new first axis of length G when all codomains have one shape; otherwise it
+    is flat, the outputs one after another.
+    """
+    return Stack(_listed(operators, "stack"))
+
+
+def block_diagonal(operators: Sequence[LinearOperator]) -> LinearOperator:
+    """(x_1, ..., x_G) to (A_1 x_1, ..., A_G x_G); spaces are joined as in `stack`."""
+    return BlockDiagonal(_listed(operators, "block_diagonal"))
+
+
+def identity(shape: Sequence[int], complex: bool = False) -> LinearOperator:
+    """The identity on arrays of `shape`."""
+    return Identity(Space(tuple(shape), complex))
+
+
+def zero(domain: Space, codomain: Space) -> LinearOperator:
+    """The operator that maps everything to zero."""
+    return Zero(domain, codomain)
