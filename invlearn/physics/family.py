@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invlearn.physics.operator import LinearOperator, OperatorList, stack
-from invlearn.physics.space import Space
+from invlearn.physics.blocks import stack
+from invlearn.physics.operator import LinearOperator, OperatorList
+from invlearn.physics.space import Space, as_tensor
 
 
 class OperatorFamily(nn.Module):
@@ -46,11 +48,11 @@ class OperatorFamily(nn.Module):
         """Inpainting masks `(G, *image)` of 0 and 1."""
         from invlearn.physics.linear.mask import Mask
 
-        return cls([Mask(m, complex) for m in torch.as_tensor(masks)])
+        return cls([Mask(m, complex) for m in as_tensor(masks, "masks")])
 
     @classmethod
     def from_matrices(
-        cls, matrices: Tensor | np.ndarray | Sequence[Tensor], shape: Sequence[int] | None = None
+        cls, matrices: Tensor | np.ndarray | Sequence[Tensor | np.ndarray], shape: Sequence[int] | None = None
     ) -> OperatorFamily:
         """Matrices `(G, m, n)`, or a sequence of `(m_g, n)`; `shape` where the signal is an image."""
         from invlearn.physics.linear.dense import Dense
@@ -62,7 +64,7 @@ class OperatorFamily(nn.Module):
         """Single-coil Cartesian MRI: masks `(G, *kspace)` of 0 and 1, zero frequency in the middle."""
         from invlearn.physics.mri.cartesian import CartesianMRI
 
-        return cls([CartesianMRI(m) for m in torch.as_tensor(masks)])
+        return cls([CartesianMRI(m) for m in as_tensor(masks, "k-space masks")])
 
     @property
     def domain(self) -> Space:
@@ -88,30 +90,50 @@ class OperatorFamily(nn.Module):
         """x to (A_1 x, ..., A_G x) as one operator."""
         return stack(list(self))
 
-    def _grouped(self, x: Tensor, index: Tensor, adjoint: bool) -> Tensor:
-        index = torch.as_tensor(index, device=x.device)
-        if index.ndim != 1 or index.shape[0] != x.shape[0] or index.is_floating_point():
+    def _grouped(self, x: Any, index: Any, adjoint: bool) -> Any:
+        spaces = {op.codomain if adjoint else op.domain for op in self}
+        targets = {op.domain if adjoint else op.codomain for op in self}
+        if len(spaces) > 1 or len(targets) > 1:
+            codomains = ", ".join(sorted(str(op.codomain) for op in self))
+            raise ValueError(
+                f"the operators' codomains differ ({codomains}), one batch cannot hold their "
+                "measurements; apply family[g] operator by operator"
+            )
+        numpy_in = isinstance(x, np.ndarray)
+        (space,), (target,) = spaces, targets
+        x = space.check(as_tensor(x, "the family").to(self[0].device) if numpy_in else x, "the family")
+        if x.ndim != space.ndim + 1 or x.shape[0] == 0:
+            raise ValueError(
+                f"a family acts on a batch (N, {', '.join(map(str, space.shape))}) of at least one sample, "
+                f"got {tuple(x.shape)}"
+            )
+        index = as_tensor(index, "the operator index").to(x.device)
+        if index.shape != x.shape[:1] or index.dtype == torch.bool or index.is_floating_point():
             raise ValueError(
                 f"the operator index must be integers of shape ({x.shape[0]},), one a sample; "
                 f"got {index.dtype} {tuple(index.shape)}"
             )
-        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= len(self)):
+        if int(index.min()) < 0 or int(index.max()) >= len(self):
             raise ValueError(
-                f"operator index {int(index.min())}..{int(index.max())} out of range for {len(self)} operators"
+                f"operator index {int(index.min())}..{int(index.max())} is out of range "
+                f"for {len(self)} operators"
             )
-        out: Tensor | None = None
+        out = target.zeros(x.shape[0], dtype=x.dtype, device=x.device)
         for g in torch.unique(index).tolist():
             rows = (index == g).nonzero().squeeze(1)
-            part = self[g].adjoint(x[rows]) if adjoint else self[g](x[rows])
-            if out is None:
-                out = part.new_zeros(x.shape[0], *part.shape[1:])
-            out = out.index_copy(0, rows, part)
-        if out is None:
-            raise ValueError("an empty batch has no measurements")
-        return out
+            out = out.index_copy(0, rows, self[g].adjoint(x[rows]) if adjoint else self[g](x[rows]))
+        return out.detach().cpu().numpy() if numpy_in else out
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        """Measure sample i with operator `index[i]`.
+    @overload
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, x: np.ndarray, index: np.ndarray) -> np.ndarray: ...
+    def __call__(self, x: Any, index: Any) -> Any:
+        """Measure sample i with operator ``index[i]``; see `forward`."""
+        return super().__call__(x, index)
+
+    def forward(self, x: Any, index: Any) -> Any:
+        """Measure sample i with operator ``index[i]``.
 
         Parameters
         ----------
@@ -123,17 +145,16 @@ class OperatorFamily(nn.Module):
         Returns
         -------
         Tensor
-            `(N, *codomain.shape)`. All operators must have one codomain; otherwise use
-            ``family[g](x)`` operator by operator.
+            `(N, *codomain.shape)`.
+
+        Raises
+        ------
+        ValueError
+            No batch, an index out of range, or operators whose codomains differ: apply those with
+            ``family[g](x)``.
         """
-        codomains = {op.codomain for op in self}
-        if len(codomains) > 1:
-            raise ValueError(
-                f"the operators' codomains differ ({', '.join(sorted(map(str, codomains)))}), a batch cannot "
-                "hold their outputs; apply family[g](x) operator by operator"
-            )
         return self._grouped(x, index, adjoint=False)
 
-    def adjoint(self, y: Tensor, index: Tensor) -> Tensor:
+    def adjoint(self, y: Any, index: Any) -> Any:
         """A_{index[i]}ᴴ y_i: `(N, *codomain.shape)` to `(N, *domain.shape)`."""
         return self._grouped(y, index, adjoint=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invlearn.physics.space import Space
+from invlearn.physics.space import Space, as_tensor
 
 Scalar = int | float | complex
 
@@ -41,10 +41,16 @@ class Spectrum(NamedTuple):
     values: Tensor
 
 
-def _edge(call: Callable[[Tensor], Tensor], x: Any) -> Any:
-    """Apply to a tensor; numpy in gives numpy out."""
+def is_flat(spectrum: Spectrum) -> bool:
+    """Whether all eigenvalues are equal: then the operator is diagonal in every basis."""
+    first = spectrum.values.flatten()[0]
+    return bool(((spectrum.values - first).abs() <= 1e-12 * first.abs()).all())
+
+
+def _edge(call: Callable[[Tensor], Tensor], x: Any, device: torch.device) -> Any:
+    """Apply to a tensor; numpy in gives numpy out, computed on `device`."""
     if isinstance(x, np.ndarray):
-        return call(torch.from_numpy(np.ascontiguousarray(x))).detach().cpu().numpy()
+        return call(as_tensor(x, "an operator").to(device)).detach().resolve_conj().cpu().numpy()
     return call(x)
 
 
@@ -57,10 +63,24 @@ class Operator(nn.Module, ABC):
         Spaces of one input and one output, without batch dimensions.
     """
 
+    # numpy scalars and arrays on the left of * and @ ask this class instead of looping over it
+    __array_ufunc__ = None
+
     def __init__(self, domain: Space, codomain: Space) -> None:
         super().__init__()
         self.domain = domain
         self.codomain = codomain
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Operator:
+        # nn.Module.to(torch.float32) would drop the imaginary part of coil maps and matrices
+        def keep_complex(t: Tensor) -> Tensor:
+            if not t.is_complex():
+                return fn(t)
+            parts = fn(torch.view_as_real(t.resolve_conj()))
+            return fn(t) if parts.is_complex() else torch.view_as_complex(parts)
+
+        super()._apply(keep_complex, recurse)
+        return self
 
     @abstractmethod
     def _forward(self, x: Tensor) -> Tensor:
@@ -75,7 +95,7 @@ class Operator(nn.Module, ABC):
         return super().__call__(x)
 
     def forward(self, x: Any) -> Any:
-        return _edge(lambda t: self._forward(self.domain.check(t, self.label)), x)
+        return _edge(lambda t: self._forward(self.domain.check(t, self.label)), x, self.device)
 
     def linearize(self, x: Tensor) -> LinearOperator:
         """The Jacobian at `x` (one element, no batch) as a linear operator."""
@@ -96,7 +116,7 @@ class Operator(nn.Module, ABC):
             return t.device
         return torch.device("cpu")
 
-    def __matmul__(self, other: Operator) -> Operator:
+    def __matmul__(self, other: Any) -> Operator:
         return NonlinearComposition(self, _operand(other))
 
 
@@ -107,7 +127,7 @@ def _operand(other: object) -> Operator:
     return other
 
 
-def _same_space(what: str, left: str, a: Space, right: str, b: Space) -> None:
+def same_space(what: str, left: str, a: Space, right: str, b: Space) -> None:
     if a != b:
         raise ValueError(f"{what}: {left} has {a} but {right} has {b}; they must be the same space")
 
@@ -116,7 +136,7 @@ class NonlinearComposition(Operator):
     """`outer` after `inner`, at least one of them nonlinear."""
 
     def __init__(self, outer: Operator, inner: Operator) -> None:
-        _same_space(
+        same_space(
             "cannot compose",
             f"the domain of {outer.label}",
             outer.domain,
@@ -144,6 +164,14 @@ class LinearOperator(Operator):
 
     structured: bool = True
 
+    @property
+    def real_linear(self) -> bool:
+        """Whether only real factors pass through: a step between real and complex spaces is inside.
+
+        The adjoint is then the one of Re<., .>.
+        """
+        return self.domain.complex != self.codomain.complex
+
     @abstractmethod
     def _adjoint(self, y: Tensor) -> Tensor:
         """Apply Aᴴ to a checked `(*batch, *codomain.shape)`."""
@@ -160,7 +188,8 @@ class LinearOperator(Operator):
     def adjoint(self, y: np.ndarray) -> np.ndarray: ...
     def adjoint(self, y: Any) -> Any:
         """Apply Aᴴ to `(*batch, *codomain.shape)`."""
-        return _edge(lambda t: self._adjoint(self.codomain.check(t, f"the adjoint of {self.label}")), y)
+        who = f"the adjoint of {self.label}"
+        return _edge(lambda t: self._adjoint(self.codomain.check(t, who)), y, self.device)
 
     @overload
     def normal(self, x: Tensor) -> Tensor: ...
@@ -168,7 +197,7 @@ class LinearOperator(Operator):
     def normal(self, x: np.ndarray) -> np.ndarray: ...
     def normal(self, x: Any) -> Any:
         """Apply AᴴA to `(*batch, *domain.shape)`, by the operator's fastest form."""
-        return _edge(lambda t: self._normal(self.domain.check(t, self.label)), x)
+        return _edge(lambda t: self._normal(self.domain.check(t, self.label)), x, self.device)
 
     def spectrum(self) -> Spectrum | None:
         """Eigenvalues of AᴴA where it is diagonal in the pixel or Fourier basis, else None."""
@@ -185,7 +214,15 @@ class LinearOperator(Operator):
         return self
 
     def to_dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """The matrix, `(codomain.size, domain.size)`, by applying the operator to the unit vectors."""
+        """The matrix, `(codomain.size, domain.size)`, by applying the operator to the unit vectors.
+
+        Raises
+        ------
+        ValueError
+            A complex domain on which the operator is linear over the reals only: no matrix does it.
+        """
+        if self.domain.complex and self.real_linear:
+            raise ValueError(f"{self.label} is linear over the reals only, it has no complex matrix")
         eye = torch.eye(self.domain.size, dtype=self.domain.dtype(dtype), device=self.device)
         step = max(1, 2**24 // max(self.domain.size, self.codomain.size))  # about 128 MB at a time
         rows = [
@@ -198,8 +235,12 @@ class LinearOperator(Operator):
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
     @overload
     def __matmul__(self, other: Operator) -> Operator: ...
-    def __matmul__(self, other: Operator) -> Operator:
+    def __matmul__(self, other: Any) -> Operator:
         if isinstance(other, LinearOperator):
+            if (isinstance(self, Adjoint) and self.operator is other) or (
+                isinstance(other, Adjoint) and other.operator is self
+            ):
+                return Normal(other)
             return Composition(self, other)
         return NonlinearComposition(self, _operand(other))
 
@@ -251,15 +292,46 @@ class Adjoint(LinearOperator):
         return self.operator._forward(y)
 
     @property
+    def real_linear(self) -> bool:
+        return self.operator.real_linear
+
+    @property
     def H(self) -> LinearOperator:
         return self.operator
+
+
+class Normal(LinearOperator):
+    """AᴴA by its fastest form; made by ``A.H @ A``. It is its own adjoint."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.domain, operator.domain)
+        self.operator = operator
+        self.structured = operator.structured
+
+    @property
+    def real_linear(self) -> bool:
+        return self.operator.real_linear
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._normal(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._normal(y)
+
+    def _spectrum(self) -> Spectrum | None:
+        inner = self.operator.spectrum()
+        return None if inner is None else Spectrum(inner.basis, inner.values**2)
+
+    @property
+    def H(self) -> LinearOperator:
+        return self
 
 
 class Composition(LinearOperator):
     """`outer @ inner`."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
-        _same_space(
+        same_space(
             "cannot compose",
             f"the domain of {outer.label}",
             outer.domain,
@@ -271,6 +343,10 @@ class Composition(LinearOperator):
         self.inner = inner
         self.structured = outer.structured or inner.structured
 
+    @property
+    def real_linear(self) -> bool:
+        return self.outer.real_linear or self.inner.real_linear
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
 
@@ -280,6 +356,14 @@ class Composition(LinearOperator):
     def _normal(self, x: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._normal(self.inner._forward(x)))
 
+    def _spectrum(self) -> Spectrum | None:
+        # known where the outer factor is a multiple of an isometry
+        outer = self.outer.spectrum()
+        inner = self.inner.spectrum()
+        if outer is None or inner is None or not is_flat(outer):
+            return None
+        return Spectrum(inner.basis, inner.values * outer.values.flatten()[0])
+
 
 class Sum(LinearOperator):
     """The sum of operators with one domain and one codomain."""
@@ -288,7 +372,7 @@ class Sum(LinearOperator):
         first = operators[0]
         for op in operators[1:]:
             for space in ("domain", "codomain"):
-                _same_space(
+                same_space(
                     "cannot add",
                     f"the {space} of {first.label}",
                     getattr(first, space),
@@ -298,6 +382,10 @@ class Sum(LinearOperator):
         super().__init__(first.domain, first.codomain)
         self.operators = OperatorList(operators)
         self.structured = any(op.structured for op in operators)
+
+    @property
+    def real_linear(self) -> bool:
+        return any(op.real_linear for op in self.operators)
 
     def _forward(self, x: Tensor) -> Tensor:
         return torch.stack([op._forward(x) for op in self.operators]).sum(0)
@@ -321,6 +409,10 @@ class Scaled(LinearOperator):
         self.operator = operator
         self.scalar = scalar
         self.structured = operator.structured
+
+    @property
+    def real_linear(self) -> bool:
+        return self.operator.real_linear
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.scalar * self.operator._forward(x)
@@ -348,6 +440,10 @@ class Identity(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return y
 
+    @property
+    def H(self) -> LinearOperator:
+        return self
+
     def _spectrum(self) -> Spectrum:
         return Spectrum("pixel", torch.ones(self.domain.shape, dtype=torch.float64))
 
@@ -365,88 +461,6 @@ class Zero(LinearOperator):
         return Spectrum("pixel", torch.zeros(self.domain.shape, dtype=torch.float64))
 
 
-class _Blocks(LinearOperator):
-    """Operators side by side; equal spaces are stacked along a new first axis, others flattened."""
-
-    @staticmethod
-    def _joint(spaces: Sequence[Space]) -> Space:
-        cplx = spaces[0].complex
-        if any(s.complex != cplx for s in spaces):
-            raise ValueError(
-                "cannot join real and complex spaces "
-                f"({', '.join(map(str, spaces))}); build all operators with the same complex= setting"
-            )
-        if all(s.shape == spaces[0].shape for s in spaces):
-            return Space((len(spaces), *spaces[0].shape), cplx)
-        return Space((sum(s.size for s in spaces),), cplx)
-
-    @staticmethod
-    def _join(joint: Space, spaces: Sequence[Space], parts: Sequence[Tensor]) -> Tensor:
-        return joint.unflatten(torch.cat([s.flatten(p) for s, p in zip(spaces, parts, strict=True)], -1))
-
-    @staticmethod
-    def _split(joint: Space, spaces: Sequence[Space], x: Tensor) -> list[Tensor]:
-        parts = joint.flatten(x).split([s.size for s in spaces], dim=-1)
-        return [s.unflatten(p) for s, p in zip(spaces, parts, strict=True)]
-
-
-class Stack(_Blocks):
-    """x to (A_1 x, ..., A_G x); made by `stack`."""
-
-    def __init__(self, operators: Sequence[LinearOperator]) -> None:
-        first = operators[0]
-        for op in operators[1:]:
-            _same_space(
-                "cannot stack",
-                f"the domain of {first.label}",
-                first.domain,
-                f"that of {op.label}",
-                op.domain,
-            )
-        super().__init__(first.domain, self._joint([op.codomain for op in operators]))
-        self.operators = OperatorList(operators)
-        self.structured = any(op.structured for op in operators)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self._join(
-            self.codomain, [op.codomain for op in self.operators], [op._forward(x) for op in self.operators]
-        )
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        parts = self._split(self.codomain, [op.codomain for op in self.operators], y)
-        return torch.stack([op._adjoint(p) for op, p in zip(self.operators, parts, strict=True)]).sum(0)
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return torch.stack([op._normal(x) for op in self.operators]).sum(0)
-
-    def _spectrum(self) -> Spectrum | None:
-        spectra = [s for op in self.operators if (s := op.spectrum()) is not None]
-        if len(spectra) < len(self.operators) or len({s.basis for s in spectra}) > 1:
-            return None
-        return Spectrum(spectra[0].basis, torch.stack([s.values for s in spectra]).sum(0))
-
-
-class BlockDiagonal(_Blocks):
-    """(x_1, ..., x_G) to (A_1 x_1, ..., A_G x_G); made by `block_diagonal`."""
-
-    def __init__(self, operators: Sequence[LinearOperator]) -> None:
-        super().__init__(
-            self._joint([op.domain for op in operators]), self._joint([op.codomain for op in operators])
-        )
-        self.operators = OperatorList(operators)
-        self.structured = any(op.structured for op in operators)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        parts = self._split(self.domain, [op.domain for op in self.operators], x)
-        outs = [op._forward(p) for op, p in zip(self.operators, parts, strict=True)]
-        return self._join(self.codomain, [op.codomain for op in self.operators], outs)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        parts = self._split(self.codomain, [op.codomain for op in self.operators], y)
-        outs = [op._adjoint(p) for op, p in zip(self.operators, parts, strict=True)]
-        return self._join(self.domain, [op.domain for op in self.operators], outs)
-
-
 class Jacobian(LinearOperator):
     """The derivative of `operator` at `point`, by forward and reverse differentiation."""
 
@@ -457,9 +471,14 @@ class Jacobian(LinearOperator):
             )
         super().__init__(operator.domain, operator.codomain)
         self.operator = operator
-        self.register_buffer("point", point.detach())
+        self.register_buffer("point", point.detach().clone())
 
     point: Tensor
+
+    @property
+    def real_linear(self) -> bool:
+        # torch.func differentiates over the reals; a function that is not holomorphic stays so
+        return self.domain.complex or self.codomain.complex
 
     def _batched(self, one: Callable[[Tensor], Tensor], space: Space, x: Tensor) -> Tensor:
         batch = space.batch_shape(x)
@@ -475,30 +494,6 @@ class Jacobian(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         pull = torch.func.vjp(self.operator._forward, self.point.to(self.domain.dtype(y.dtype)))[1]
         return self._batched(lambda v: pull(v)[0], self.codomain, y)
-
-
-def _listed(operators: Sequence[LinearOperator], what: str) -> Sequence[LinearOperator]:
-    operators = list(operators)
-    if not operators:
-        raise ValueError(f"{what} needs at least one operator")
-    for op in operators:
-        if not isinstance(op, LinearOperator):
-            raise TypeError(f"{what} takes linear operators, got {type(op).__name__}")
-    return operators
-
-
-def stack(operators: Sequence[LinearOperator]) -> LinearOperator:
-    """x to (A_1 x, ..., A_G x), one domain.
-
-    The codomain has a new first axis of length G when all codomains have one shape; otherwise it
-    is flat, the outputs one after another.
-    """
-    return Stack(_listed(operators, "stack"))
-
-
-def block_diagonal(operators: Sequence[LinearOperator]) -> LinearOperator:
-    """(x_1, ..., x_G) to (A_1 x_1, ..., A_G x_G); spaces are joined as in `stack`."""
-    return BlockDiagonal(_listed(operators, "block_diagonal"))
 
 
 def identity(shape: Sequence[int], complex: bool = False) -> LinearOperator:

@@ -5,6 +5,7 @@ The operator tests run over this registry: an operator is tested by being regist
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,6 +14,9 @@ from invlearn.physics.operator import LinearOperator
 
 Example = Callable[[torch.Generator], LinearOperator]
 _EXAMPLES: dict[str, Example] = {}
+
+#: Modules that register examples; they are imported when the registry is first asked.
+_MODULES = ("invlearn.physics.catalogue", "invlearn.physics.linear.permutation")
 
 
 def register(name: str) -> Callable[[Example], Example]:
@@ -33,13 +37,15 @@ def register(name: str) -> Callable[[Example], Example]:
 
 def names() -> list[str]:
     """Names of all registered examples."""
+    for module in _MODULES:
+        importlib.import_module(module)
     return sorted(_EXAMPLES)
 
 
 def example(name: str, seed: int = 0) -> LinearOperator:
     """Build the registered example."""
-    if name not in _EXAMPLES:
-        raise ValueError(f"no operator example {name!r}; there are {', '.join(names())}")
+    if name not in (known := names()):
+        raise ValueError(f"no operator example {name!r}; there are {', '.join(known)}")
     return _EXAMPLES[name](torch.Generator().manual_seed(seed))
 
 

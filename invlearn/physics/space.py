@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,63 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def complex_dtype(dtype: torch.dtype) -> torch.dtype:
     """The complex dtype of the same precision: complex64 and float32 give complex64."""
     return _COMPLEX_OF.get(dtype, dtype)
+
+
+def as_tensor(x: object, who: str) -> Tensor:
+    """A tensor, or a numpy array (read-only and reversed ones too), as a tensor.
+
+    Raises
+    ------
+    TypeError
+        Neither of the two, or an array whose dtype torch does not have.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{who} expects a tensor or numpy array, got {type(x).__name__}")
+    try:
+        # torch refuses reversed arrays and warns of read-only ones, though it never writes here
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            return torch.from_numpy(np.ascontiguousarray(x).reshape(x.shape))
+    except TypeError:
+        raise TypeError(f"{who}: arrays of dtype {x.dtype} have no tensor; convert with x.astype") from None
+
+
+def as_numbers(x: object, who: str) -> Tensor:
+    """Like `as_tensor`, for the finite numbers an operator is made of; integers become float64.
+
+    Raises
+    ------
+    TypeError
+        Half precision, or not an array.
+    ValueError
+        NaN or infinite entries.
+    """
+    x = as_tensor(x, who)
+    if not (x.is_floating_point() or x.is_complex()):
+        x = x.to(torch.float64)
+    if x.dtype not in _ACCEPTED:
+        raise TypeError(f"{who} takes float32 or float64 entries (or complex), got {x.dtype}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{who} has NaN or infinite entries")
+    return x
+
+
+def as_zero_one(x: object, who: str) -> Tensor:
+    """Like `as_tensor`, for a mask: booleans of its own memory.
+
+    Raises
+    ------
+    ValueError
+        Entries other than 0 and 1.
+    """
+    x = as_tensor(x, who)
+    if x.dtype == torch.bool:
+        return x.clone()
+    if not bool(((x == 0) | (x == 1)).all()):
+        raise ValueError(f"{who} holds only 0 and 1 (or booleans); threshold it first")
+    return x != 0
 
 
 @dataclass(frozen=True)
@@ -66,11 +125,22 @@ class Space:
 
     def flatten(self, x: Tensor) -> Tensor:
         """`(*batch, *shape)` to `(*batch, size)`."""
-        return x.reshape(*self.batch_shape(x), self.size)
+        return x.reshape((*self.batch_shape(x), self.size))
 
     def unflatten(self, x: Tensor) -> Tensor:
         """`(*batch, size)` to `(*batch, *shape)`."""
-        return x.reshape(*x.shape[:-1], *self.shape)
+        return x.reshape((*x.shape[:-1], *self.shape))
+
+    def to_real(self, x: Tensor) -> Tensor:
+        """`(*batch, *shape)` to flat real vectors: real and imaginary parts in turn where complex."""
+        x = self.flatten(x)
+        return torch.view_as_real(x.resolve_conj()).flatten(-2) if self.complex else x
+
+    def from_real(self, v: Tensor) -> Tensor:
+        """Inverse of `to_real`."""
+        if self.complex:
+            v = torch.view_as_complex(v.unflatten(-1, (-1, 2)).contiguous())
+        return self.unflatten(v)
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
         """Inner product <x, y> = sum conj(x) y over one element, per batch entry."""
@@ -96,7 +166,7 @@ class Space:
         """Zero elements of shape `(*batch, *shape)`."""
         return torch.zeros((*batch, *self.shape), dtype=self.dtype(dtype), device=device)
 
-    def check(self, x: Tensor, who: str) -> Tensor:
+    def check(self, x: object, who: str) -> Tensor:
         """Return `x` as an element (or batch) of this space, or say what is wrong with it.
 
         Real data is taken as complex where the space is complex; the reverse would lose the

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from invlearn.physics.linear.blur import Blur
 from invlearn.physics.linear.dense import Dense
+from invlearn.physics.linear.difference import FiniteDifference
+from invlearn.physics.linear.fourier import Fourier
+from invlearn.physics.linear.interop import FromFunction, from_scipy, to_scipy, to_sigpy
 from invlearn.physics.linear.mask import Mask
+from invlearn.physics.linear.permutation import Permutation
+from invlearn.physics.linear.sampling import Crop, Downsample, Pad
 
-__all__ = ["Dense", "Mask"]
+__all__ = [
+    "Blur",
+    "Crop",
+    "Dense",
+    "Downsample",
+    "FiniteDifference",
+    "Fourier",
+    "FromFunction",
+    "Mask",
+    "Pad",
+    "Permutation",
+    "from_scipy",
+    "to_scipy",
+    "to_sigpy",
+]

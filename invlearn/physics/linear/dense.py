@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invlearn.physics.operator import LinearOperator
-from invlearn.physics.space import Space, complex_dtype
+from invlearn.physics.space import Space, as_numbers, complex_dtype
 
 
 class Dense(LinearOperator):
@@ -42,15 +42,9 @@ class Dense(LinearOperator):
         shape: Sequence[int] | None = None,
         complex: bool | None = None,
     ) -> None:
-        matrix = torch.as_tensor(matrix)
-        if matrix.dtype in (torch.float16, torch.bfloat16):
-            raise TypeError(f"Dense takes float32 or float64 entries (or complex), got {matrix.dtype}")
-        if not matrix.is_complex() and matrix.dtype not in (torch.float32, torch.float64):
-            matrix = matrix.to(torch.float64)
+        matrix = as_numbers(matrix, "Dense: the matrix")
         if matrix.ndim not in (2, 3):
             raise ValueError(f"Dense takes a matrix (m, n) or matrices (B, m, n), got {tuple(matrix.shape)}")
-        if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("Dense: the matrix has NaN or infinite entries")
         *batch, m, n = matrix.shape
         if complex is None:
             complex = matrix.is_complex()

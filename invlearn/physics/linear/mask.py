@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from invlearn.physics.operator import LinearOperator, Spectrum
-from invlearn.physics.space import Space
+from invlearn.physics.space import Space, as_zero_one
 
 
 class Mask(LinearOperator):
@@ -29,11 +29,7 @@ class Mask(LinearOperator):
     mask: Tensor
 
     def __init__(self, mask: Tensor | np.ndarray, complex: bool = False) -> None:
-        mask = torch.as_tensor(mask)
-        if mask.dtype != torch.bool:
-            if not bool(((mask == 0) | (mask == 1)).all()):
-                raise ValueError("a mask holds only 0 and 1 (or booleans); threshold it first")
-            mask = mask != 0
+        mask = as_zero_one(mask, "a mask")
         space = Space(tuple(mask.shape), complex)
         super().__init__(space, space)
         self.register_buffer("mask", mask)

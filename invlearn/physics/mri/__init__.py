@@ -1,0 +1,7 @@
+"""Magnetic resonance imaging."""
+
+from __future__ import annotations
+
+from invlearn.physics.mri.cartesian import CartesianMRI
+
+__all__ = ["CartesianMRI"]

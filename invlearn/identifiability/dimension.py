@@ -1,0 +1,506 @@
+"""The dimension k of a signal set, from samples of it or from its incomplete measurements.
+
+Every sufficient condition for learnability compares the number of measurements with k, so an
+estimate that is too low gives a verdict that is too kind. All estimators here are biased low when
+k is large for the number of samples, and up by noise; `DimensionEstimate.value` is therefore the
+upper end over several estimators, after a correction of the known bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+# An upper limit this little above an integer is not rounded up to the next one: dimensions of
+# smooth sets are integers, and the limits scatter by about this much.
+_SLACK = 0.25
+_Z = 1.96  # two-sided 95 %
+_NEIGHBOURS = 20
+_GAP = 8.0  # ratio of neighbouring local variances that separates tangent from curvature
+_PROJECT_ABOVE = 512
+_CLEAR = 2.0  # neighbours should be this many times farther apart than noise alone would put them
+_SMALLEST = 5
+_FEW = 100
+
+Samples = np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class DimensionEstimate:
+    """An estimated dimension with its interval.
+
+    Attributes
+    ----------
+    value
+        The conservative integer to use in a learnability check: `high`, rounded up.
+    low, high
+        95 % interval over all estimators that are trusted on these data, bias correction included.
+        Complex data counts complex numbers.
+    by_method
+        Uncorrected point estimate of each method: `mle`, `two_nn`, `local_pca`, `box_counting`.
+    samples
+        Distinct samples that were used.
+    warnings
+        What makes the estimate less certain.
+    """
+
+    value: int
+    low: float
+    high: float
+    by_method: dict[str, float]
+    samples: int
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, ready for JSON."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "by_method": dict(self.by_method),
+            "samples": self.samples,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Estimates on one cloud of points: per method the value and its standard error."""
+
+    estimates: dict[str, tuple[float, float]]
+    samples: int
+    rank: int
+    warnings: tuple[str, ...]
+
+
+def _as_rows(samples: Samples, who: str) -> tuple[np.ndarray, bool]:
+    """`(N, ...)` to float64 `(N, D)`; complex entries become their two real parts."""
+    if isinstance(samples, torch.Tensor):
+        samples = samples.detach().cpu().numpy()
+    if not isinstance(samples, np.ndarray):
+        raise TypeError(f"{who} takes a tensor or numpy array (N, ...), got {type(samples).__name__}")
+    if samples.ndim == 0 or samples.size == 0:
+        raise ValueError(f"{who} is empty: shape {samples.shape}, expected (N, ...) with N samples")
+    if samples.dtype.kind not in "fciub":
+        raise TypeError(f"{who} holds {samples.dtype}, expected numbers")
+    rows = samples.reshape(len(samples), -1)
+    is_complex = rows.dtype.kind == "c"
+    if is_complex:
+        rows = np.concatenate([rows.real, rows.imag], axis=1)
+    rows = rows.astype(np.float64)
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{who} has NaN or infinite entries in {int(bad.sum())} of {len(rows)} samples "
+            f"(first: sample {int(np.argmax(bad))}); remove or mend them"
+        )
+    return rows, is_complex
+
+
+def _check_noise(noise: float | None) -> float:
+    if noise is None:
+        return 0.0
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise is a standard deviation >= 0, got {noise}")
+    return float(noise)
+
+
+def _reduce(rows: np.ndarray, noise: float, precision: float, rng: np.random.Generator) -> np.ndarray:
+    """Coordinates in the principal directions that rise above noise and rounding.
+
+    A random projection to more than 2k dimensions keeps the dimension of a set, and an orthonormal
+    one keeps white noise white with the same standard deviation: it only makes large images
+    affordable.
+    """
+    if rows.shape[1] > _PROJECT_ABOVE:
+        basis = np.linalg.qr(rng.standard_normal((rows.shape[1], _PROJECT_ABOVE)))[0]
+        rows = rows @ basis
+    centred = rows - rows.mean(axis=0)
+    n, d = centred.shape
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    if s.size == 0 or s[0] == 0:
+        return np.zeros((n, 0))
+    # Largest singular value of pure noise (Marchenko-Pastur edge) and of rounding errors.
+    floor = max(
+        noise * (math.sqrt(n) + math.sqrt(d)),
+        precision * max(s[0], float(np.abs(rows).max()) * math.sqrt(n)) * math.sqrt(d),
+    )
+    keep = s > floor
+    return u[:, keep] * s[keep]
+
+
+def _jackknife(inverse: np.ndarray, groups: int = 20) -> tuple[float, float]:
+    """1 / mean(inverse) and its delete-a-group jackknife standard error."""
+    total, n = float(inverse.sum()), inverse.size
+    if total <= 0:
+        return math.inf, 0.0
+    parts = np.array_split(inverse, min(groups, n))
+    without = np.array([(n - p.size) / max(total - p.sum(), 1e-300) for p in parts])
+    g = len(parts)
+    return n / total, float(np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
+
+
+def _mle(distances: np.ndarray) -> tuple[float, float]:
+    """Levina-Bickel estimate from sorted distances `(N, K)`, averaged as MacKay and Ghahramani do."""
+    logs = np.log(distances)
+    return _jackknife((logs[:, -1:] - logs[:, :-1]).mean(axis=1))
+
+
+def _two_nn(distances: np.ndarray) -> tuple[float, float]:
+    """TwoNN by maximum likelihood: N / sum log(r_2 / r_1)."""
+    return _jackknife(np.log(distances[:, 1] / distances[:, 0]))
+
+
+def _local_pca(
+    points: np.ndarray, tree: cKDTree, neighbours: int, noise: float, rng: np.random.Generator
+) -> float:
+    """Number of directions before the largest gap of the mean local spectrum (all, without a gap)."""
+    n, d = points.shape
+    centres = points[rng.permutation(n)[: min(n, 200)]]
+    index = tree.query(centres, k=neighbours)[1]
+    local = points[index]
+    local = local - local.mean(axis=1, keepdims=True)
+    values = np.linalg.svd(local, compute_uv=False) ** 2 / neighbours
+    spectrum = np.exp(np.log(np.maximum(values, 1e-300)).mean(axis=0))
+    edge = (noise * (1 + math.sqrt(d / neighbours))) ** 2
+    spectrum = spectrum[: min(d, neighbours - 1)]
+    spectrum = spectrum[spectrum > max(edge, 1e-20 * spectrum[0])]
+    if spectrum.size <= 1:
+        return float(spectrum.size)
+    ratios = spectrum[:-1] / spectrum[1:]
+    return float(np.argmax(ratios) + 1 if ratios.max() > _GAP else spectrum.size)
+
+
+def _box_counting(points: np.ndarray, noise: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Slope of log N(eps) against -log eps over the scales that the samples still fill.
+
+    N(eps) is the number of occupied boxes, the smallest over a few random grid offsets.
+    """
+    n, d = points.shape
+    size = float(np.ptp(points, axis=0).max())
+    xs, ys = [], []
+    offsets = rng.random((8, d))
+    eps = size / 2
+    # Below four samples a box the count is the number of samples, not of boxes; below the noise
+    # the set is a full-dimensional cloud.
+    while eps > max(4 * noise, size * 1e-6):
+        counts = [len(np.unique(np.floor(points / eps + o).astype(np.int64), axis=0)) for o in offsets]
+        if min(counts) > n / 4:
+            break
+        xs.append(-math.log(eps))
+        ys.append(math.log(min(counts)))
+        eps /= math.sqrt(2)
+    if len(xs) < 3:
+        return math.nan, 0.0
+    x, y = np.array(xs), np.array(ys)
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = y - slope * x - intercept
+    spread = math.sqrt(float((residual**2).sum()) / (len(x) - 2) / float(((x - x.mean()) ** 2).sum()))
+    return float(slope), spread
+
+
+def _neighbour_distances(points: np.ndarray, tree: cKDTree) -> np.ndarray:
+    return tree.query(points, k=min(_NEIGHBOURS, len(points) - 1) + 1)[0][:, 1:]
+
+
+def _estimate_cloud(
+    rows: np.ndarray, noise: float, precision: float, max_samples: int, rng: np.random.Generator
+) -> _Raw:
+    warnings: list[str] = []
+    distinct = np.unique(rows, axis=0)
+    if len(distinct) < len(rows):
+        warnings.append(f"{len(rows) - len(distinct)} duplicate samples were dropped")
+    if len(distinct) == 1:
+        return _Raw({"local_pca": (0.0, 0.0)}, 1, 0, tuple(warnings))
+    if len(distinct) < _SMALLEST:
+        raise ValueError(
+            f"{len(distinct)} distinct samples say nothing about a dimension; give {_SMALLEST} or more "
+            f"({_FEW} or more for a useful estimate)"
+        )
+    points = _reduce(distinct[rng.permutation(len(distinct))[:max_samples]], noise, precision, rng)
+    rank = points.shape[1]
+    if rank == 0:
+        return _Raw({"local_pca": (0.0, 0.0)}, len(points), 0, tuple(warnings))
+
+    # Neighbours closer than the noise see its dimension, not the set's: thin the samples out.
+    scale = _CLEAR * noise * math.sqrt(2 * rank)
+    sparse, tree = points, cKDTree(points)
+    distances = _neighbour_distances(sparse, tree)
+    while noise and np.median(distances[:, 0]) < scale and len(sparse) >= 2 * _FEW:
+        sparse = sparse[::2]
+        distances = _neighbour_distances(sparse, cKDTree(sparse))
+    if noise and np.median(distances[:, 0]) < scale:
+        warnings.append(
+            f"neighbours are closer than {_CLEAR:g} times what the noise puts between two samples "
+            f"({scale / _CLEAR:.2g}): the estimate may be too high"
+        )
+    # Points that the reduction put on top of one another have no finite ratio of distances.
+    distances = distances[distances[:, 0] > 0]
+    estimates = {"mle": _mle(distances), "two_nn": _two_nn(distances)}
+
+    k = estimates["mle"][0]
+    base = int(max(24, 6 * math.ceil(min(k, 200))))
+    scales = sorted({min(base, len(points)), min(2 * base, len(points))})
+    local = [_local_pca(points, tree, s, noise, rng) for s in scales]
+    # The larger scale bends more and the smaller one resolves less: their spread is the uncertainty.
+    estimates["local_pca"] = (max(local), (max(local) - min(local)) / _Z)
+    boxes = _box_counting(points, noise, rng)
+    if math.isfinite(boxes[0]):
+        estimates["box_counting"] = boxes
+    return _Raw(estimates, len(points), rank, tuple(warnings))
+
+
+def _corrected(method: str, raw: float, samples: int, rank: int, seed: int) -> float:
+    """The dimension at which Gaussian samples, as many as these, give the estimate `raw`.
+
+    Distances grow so alike in high dimension that nearest-neighbour estimates fall short, by an
+    amount that depends on k and N alone to first order.
+    """
+    if not math.isfinite(raw) or raw < 1:
+        return raw
+    estimator = {"mle": _mle, "two_nn": _two_nn}[method]
+    previous_d, previous = 0, 0.0
+    d = max(1, math.floor(raw))
+    while True:
+        reference = np.random.default_rng([seed, d]).standard_normal((samples, d))
+        found = estimator(_neighbour_distances(reference, cKDTree(reference)))[0]
+        if found >= raw or d >= min(rank, 3 * raw):
+            break
+        previous_d, previous = d, found
+        d += max(1, round((raw - found) * 0.7))
+    if found <= raw:
+        return float(min(d, rank))
+    return previous_d + (d - previous_d) * (raw - previous) / (found - previous)
+
+
+def _finish(raw: _Raw, is_complex: bool, seed: int) -> DimensionEstimate:
+    field = 2.0 if is_complex else 1.0
+    warnings = list(raw.warnings)
+    by_method = {name: value / field for name, (value, _) in raw.estimates.items()}
+    lows, highs = [], []
+    # A set of dimension k fills its boxes over a decade of scales only with some 10^k samples.
+    reach = math.log10(max(raw.samples, 2)) - 0.5
+    others = max((v for name, (v, _) in raw.estimates.items() if name != "box_counting"), default=0.0)
+    for name, (value, error) in raw.estimates.items():
+        if not math.isfinite(value):
+            continue
+        upper = value
+        if name in ("mle", "two_nn"):
+            upper = max(value, _corrected(name, value, raw.samples, raw.rank, seed))
+            error *= upper / value if value else 1.0
+            lower = value
+        elif name == "local_pca":
+            lower = value - _Z * error
+            error = 0.0
+        else:
+            if others > reach:
+                continue
+            lower = value
+        lows.append(max(lower - _Z * error, 0.0))
+        highs.append(min(upper + _Z * error, float(raw.rank)))
+    low, high = min(lows) / field, max(highs) / field
+    if raw.samples < _FEW and raw.rank:
+        warnings.append(f"only {raw.samples} distinct samples: the estimate is rough")
+    elif raw.samples < 10 ** (high * field / 2):
+        # Eckmann and Ruelle 1992: N samples resolve dimensions up to about 2 log10 N.
+        warnings.append(
+            f"{raw.samples} samples resolve dimensions up to {2 * math.log10(raw.samples) / field:.1f} "
+            f"or so: {high:.1f} rests on the correction of the bias and on local PCA"
+        )
+    value = math.ceil(high - _SLACK)
+    return DimensionEstimate(value, low, high, by_method, raw.samples, tuple(warnings))
+
+
+def _precision(samples: Samples) -> float:
+    dtype = samples.dtype
+    single = dtype in (torch.float32, torch.complex64) or dtype in (np.float32, np.complex64)
+    return float(np.finfo(np.float32 if single else np.float64).eps) * 8
+
+
+def estimate_dimension(
+    signals: Samples, *, noise: float | None = None, max_samples: int = 3000, seed: int = 0
+) -> DimensionEstimate:
+    """Estimate the dimension of the set that `signals` were drawn from.
+
+    Four estimators run: Levina-Bickel maximum likelihood [1]_ with the average of inverses [2]_,
+    TwoNN [3]_, local PCA (directions before the largest gap of the mean local spectrum, at two
+    neighbourhood sizes), and box counting (occupied boxes of a grid against their size: the very
+    definition of k in the theorems, but within reach of a few thousand samples only for k up to
+    about 3, and left out of the interval above). The upper limit takes the first two after a
+    correction of their bias on Gaussian samples of the same number, and the maximum over methods.
+
+    Parameters
+    ----------
+    signals
+        `(N, ...)`, real or complex. A complex set is estimated from its real and imaginary parts
+        and the result halved: dimensions count complex numbers.
+    noise
+        Standard deviation of white noise on the entries (for complex entries: of each of their two
+        parts), in the unit of the signals. Directions and distances below it are ignored.
+    max_samples
+        More samples than this are thinned out at random.
+    seed
+        Seed of the random parts (thinning, projection of large images, choice of neighbourhoods).
+
+    Returns
+    -------
+    DimensionEstimate
+
+    Raises
+    ------
+    ValueError
+        NaN or infinite entries, fewer than five distinct samples (a single repeated one has
+        dimension 0), a negative noise.
+    TypeError
+        Not an array of numbers.
+
+    Notes
+    -----
+    Nearest-neighbour methods measure the intrinsic dimension where the samples are; the theorems
+    use the box-counting dimension of the whole set. They agree on smooth manifolds, not on fractals.
+
+    References
+    ----------
+    .. [1] E. Levina, P. Bickel, "Maximum likelihood estimation of intrinsic dimension", NIPS 2004.
+    .. [2] D. MacKay, Z. Ghahramani, comments on [1]_, 2005.
+    .. [3] E. Facco et al., "Estimating the intrinsic dimension of datasets by a minimal
+       neighborhood information", Scientific Reports 7, 2017, doi:10.1038/s41598-017-11873-y.
+    """
+    rows, is_complex = _as_rows(signals, "signals")
+    if max_samples < _SMALLEST:
+        raise ValueError(f"max_samples must be {_SMALLEST} or more, got {max_samples}")
+    raw = _estimate_cloud(
+        rows, _check_noise(noise), _precision(signals), max_samples, np.random.default_rng(seed)
+    )
+    return _finish(raw, is_complex, seed)
+
+
+def _by_operator(
+    y: Samples | Sequence[Samples], operator_index: Samples | None
+) -> tuple[list[Samples], list[int]]:
+    """Measurements sorted by operator, and the operators' numbers."""
+    if operator_index is None:
+        if isinstance(y, np.ndarray | torch.Tensor):
+            raise ValueError(
+                "measurements need operator_index (N,), one a sample, or a list with one array (N_g, m_g) "
+                "per operator: points of different operators must not be pooled"
+            )
+        return list(y), list(range(len(y)))
+    if not isinstance(y, np.ndarray | torch.Tensor):
+        raise TypeError("with operator_index, the measurements are one array (N, m)")
+    index = np.asarray(operator_index)
+    if index.shape != (len(y),) or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"operator_index must be integers of shape ({len(y)},), got {index.dtype} {index.shape}"
+        )
+    groups = np.unique(index).tolist()
+    return [y[np.flatnonzero(index == g)] for g in groups], groups
+
+
+def estimate_dimension_from_measurements(
+    y: Samples | Sequence[Samples],
+    operator_index: Samples | None = None,
+    *,
+    noise: float | None = None,
+    max_samples: int = 3000,
+    seed: int = 0,
+) -> DimensionEstimate:
+    """Estimate the dimension of the signal set from measurements y = A_g x alone.
+
+    Almost every linear map with more than 2k rows keeps the dimension of a set (and one with more
+    than k rows keeps the dimension of a subspace), so each operator's measurements give an
+    estimate of k. They are never pooled: the union of the sets A_g X is another set.
+
+    Parameters
+    ----------
+    y
+        `(N, ...)` with `operator_index`, or one array `(N_g, ...)` per operator (sizes may differ).
+    operator_index
+        `(N,)` integers: which operator measured sample i.
+    noise, max_samples, seed
+        As in `estimate_dimension`; `max_samples` counts per operator.
+
+    Returns
+    -------
+    DimensionEstimate
+        Means over operators weighted by their samples; the interval also holds the jackknife error
+        over operators. `samples` counts all operators.
+
+    Raises
+    ------
+    ValueError
+        As in `estimate_dimension`; measurements without operator index, an index that does not fit.
+    """
+    parts, groups = _by_operator(y, operator_index)
+    if not parts:
+        raise ValueError("there are no measurements")
+    sigma = _check_noise(noise)
+    raws: list[_Raw] = []
+    warnings: list[str] = []
+    sizes: list[int] = []
+    is_complex = False
+    for g, part in zip(groups, parts, strict=True):
+        rows, part_complex = _as_rows(part, f"the measurements of operator {g}")
+        is_complex = is_complex or part_complex
+        if len(np.unique(rows, axis=0)) < _SMALLEST and len(parts) > 1 and len(rows) < _SMALLEST:
+            warnings.append(f"operator {g} has only {len(rows)} samples and was left out")
+            continue
+        raws.append(
+            _estimate_cloud(rows, sigma, _precision(part), max_samples, np.random.default_rng([seed, g]))
+        )
+        sizes.append(rows.shape[1])
+        warnings += [f"operator {g}: {w}" for w in raws[-1].warnings]
+    if not raws:
+        raise ValueError(f"no operator has {_SMALLEST} samples or more; measure more signals per operator")
+    combined = _combine(raws)
+    full = sum(
+        r.rank == size and r.estimates["local_pca"][0] >= size for r, size in zip(raws, sizes, strict=True)
+    )
+    if full:
+        warnings.append(
+            f"the measurements of {full} of {len(raws)} operators fill their whole space: "
+            "k may be larger than any measurement can show"
+        )
+    estimate = _finish(combined, is_complex, seed)
+    return DimensionEstimate(
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        estimate.by_method,
+        sum(r.samples for r in raws),
+        (*warnings, *estimate.warnings),
+    )
+
+
+def _combine(raws: list[_Raw]) -> _Raw:
+    """Weighted mean over operators; local PCA, a count, takes its largest value."""
+    estimates: dict[str, tuple[float, float]] = {}
+    for name in ("mle", "two_nn", "local_pca", "box_counting"):
+        found = [(r.estimates[name], r.samples) for r in raws if name in r.estimates]
+        found = [f for f in found if math.isfinite(f[0][0])]
+        if not found:
+            continue
+        values = np.array([f[0][0] for f in found])
+        errors = np.array([f[0][1] for f in found])
+        weights = np.array([f[1] for f in found], dtype=float)
+        weights /= weights.sum()
+        if name == "local_pca":
+            low = float((values - _Z * errors).min())
+            estimates[name] = (float(values.max()), (float(values.max()) - low) / _Z)
+            continue
+        mean = float(weights @ values)
+        within = float((weights**2) @ errors**2)
+        between = 0.0
+        if len(values) > 1:
+            without = (mean - weights * values) / (1 - weights)
+            between = float((len(values) - 1) / len(values) * ((without - without.mean()) ** 2).sum())
+        # The spread over operators already holds each one's sampling error.
+        estimates[name] = (mean, math.sqrt(max(within, between)))
+    typical = int(np.median([r.samples for r in raws]))
+    return _Raw(estimates, typical, max(r.rank for r in raws), ())

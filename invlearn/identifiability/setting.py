@@ -1,0 +1,330 @@
+"""The operators that a learner effectively has: every A_i, or every A_i T_g under a group.
+
+`Setting` answers the questions about them that need no signal model: ranks, duplicates, what the
+whole set sees. Where AᴴA is diagonal in a known basis (masks, single-coil Fourier, circular blur)
+the answers are exact counts.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from invlearn.physics.checks import check_adjoint
+from invlearn.physics.family import OperatorFamily
+from invlearn.physics.groups import Group
+from invlearn.physics.irreps import components
+from invlearn.physics.linear.dense import Dense
+from invlearn.physics.operator import LinearOperator
+from invlearn.physics.space import Space
+
+#: Largest signal for which matrices are formed.
+DENSE_LIMIT = 1500
+#: A singular value below this, relative to the largest, counts as zero.
+RANK_TOLERANCE = 1e-11
+
+
+class Element(NamedTuple):
+    """One effective operator A_i T_g: indices of the operator and of the group element."""
+
+    operator: int
+    group: int
+
+
+class Setting:
+    """Operators, and the group under which the signal set is invariant.
+
+    Parameters
+    ----------
+    operators
+        A family, or one operator.
+    group
+        Acts on the operators' domain; None for the trivial group.
+
+    Raises
+    ------
+    ValueError
+        A zero operator, an operator with NaN outputs or a wrong adjoint (the dot test runs first
+        and names it), a group that does not act on the domain.
+    """
+
+    def __init__(self, operators: OperatorFamily | LinearOperator, group: Group | None = None) -> None:
+        if isinstance(operators, LinearOperator):
+            operators = OperatorFamily([operators])
+        if not isinstance(operators, OperatorFamily):
+            raise TypeError(
+                f"expected an OperatorFamily or a LinearOperator, got {type(operators).__name__}; "
+                "a nonlinear operator is checked through operator.linearize(x)"
+            )
+        if group is not None:
+            group.check_domain(operators.domain)
+        self.family = operators
+        self.group = group
+        self._verify()
+
+    def _verify(self) -> None:
+        probe = self.domain.random(2, generator=torch.Generator().manual_seed(0)).to(self.device)
+        for g, op in enumerate(self.family):
+            image = op(probe)
+            if not bool(torch.isfinite(image).all()):
+                raise ValueError(f"operator {g} ({op.label}) gives NaN or infinite values")
+            dot = check_adjoint(op)
+            if not dot:
+                raise ValueError(
+                    f"operator {g} ({op.label}) has a wrong adjoint: the dot test is off by "
+                    f"{dot.error:.1e} (tolerance {dot.tolerance:.0e}); correct its adjoint first"
+                )
+            if not bool((image != 0).any()):
+                raise ValueError(f"operator {g} ({op.label}) is zero: it measures nothing; remove it")
+
+    @property
+    def domain(self) -> Space:
+        """The space of the signals."""
+        return self.family.domain
+
+    @property
+    def device(self) -> torch.device:
+        """Where the operators live."""
+        return self.family[0].device
+
+    @property
+    def n(self) -> int:
+        """Dimension of the signals, in scalars of their field."""
+        return self.domain.size
+
+    @property
+    def order(self) -> int:
+        """Order of the group; 1 without."""
+        return 1 if self.group is None else self.group.order
+
+    @property
+    def count(self) -> int:
+        """Number of effective operators A_i T_g."""
+        return len(self.family) * self.order
+
+    def elements(self, count: int | None = None, seed: int = 0) -> list[Element]:
+        """All effective operators, or `count` of them drawn without replacement."""
+        if count is None or count >= self.count:
+            return [Element(i, g) for g in range(self.order) for i in range(len(self.family))]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randperm(self.count, generator=generator)[:count].sort().values.tolist()
+        return [Element(j % len(self.family), j // len(self.family)) for j in drawn]
+
+    def permutation(self, element: Element) -> Tensor | None:
+        """The group's permutation of the flattened signal, None for the identity."""
+        if self.group is None or element.group == 0:
+            return None
+        return self.group.permutation(element.group).to(self.device)
+
+    def move(self, x: Tensor, element: Element) -> Tensor:
+        """T_g x for flattened signals `(*batch, n)`."""
+        perm = self.permutation(element)
+        return x if perm is None else x[..., perm]
+
+    def apply(self, x: Tensor, element: Element) -> Tensor:
+        """A_i T_g x for flattened signals: `(*batch, n)` to `(*batch, m_i)`; complex outputs of a
+        real domain as real pairs, so that inner products are the domain's."""
+        op = self.family[element.operator]
+        y = op.codomain.flatten(op(self.domain.unflatten(self.move(x, element))))
+        if op.codomain.complex and not self.domain.complex:
+            y = torch.view_as_real(y).flatten(-2)
+        return y
+
+    def adjoint(self, y: Tensor, element: Element) -> Tensor:
+        """The adjoint of `apply`."""
+        op = self.family[element.operator]
+        if op.codomain.complex and not self.domain.complex:
+            y = torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous())
+        x = self.domain.flatten(op.adjoint(op.codomain.unflatten(y)))
+        perm = self.permutation(element)
+        if perm is None:
+            return x
+        return torch.empty_like(x).index_copy_(-1, perm, x)
+
+    def normal(self, x: Tensor, element: Element) -> Tensor:
+        """T_gᴴ A_iᴴ A_i T_g x for flattened signals, by the operator's fastest form."""
+        op = self.family[element.operator]
+        x = self.domain.flatten(op.normal(self.domain.unflatten(self.move(x, element))))
+        perm = self.permutation(element)
+        return x if perm is None else torch.empty_like(x).index_copy_(-1, perm, x)
+
+    @cached_property
+    def _matrices(self) -> list[Tensor]:
+        dense = [op.to_dense(torch.float64) for op in self.family]
+        if self.domain.complex:
+            return dense
+        return [torch.cat([a.real, a.imag]) if a.is_complex() else a for a in dense]
+
+    def matrix(self, element: Element) -> Tensor:
+        """The matrix of A_i T_g, `(rows, n)`; complex rows of a real domain as two real rows."""
+        a = self._matrices[element.operator]
+        perm = self.permutation(element)
+        return a if perm is None else torch.empty_like(a).index_copy_(1, perm, a)
+
+    @cached_property
+    def basis(self) -> str | None:
+        """The basis in which every A_iᴴA_i is diagonal and the group a permutation, or None."""
+        spectra = [op.spectrum() for op in self.family]
+        bases = {None if s is None else s.basis for s in spectra}
+        if len(bases) > 1 or None in bases:
+            return None
+        basis = str(bases.pop())
+        if basis == "fourier" and self.group is not None and self._basis_permutation(0) is None:
+            return None
+        return basis
+
+    @cached_property
+    def _diagonals(self) -> list[Tensor]:
+        out = []
+        for op in self.family:
+            spectrum = op.spectrum()
+            assert spectrum is not None
+            v = spectrum.values.reshape(-1).to(self.device, torch.float64)
+            out.append(torch.where(v > RANK_TOLERANCE**2 * v.max(), v, 0.0))
+        return out
+
+    def _basis_permutation(self, g: int) -> Tensor | None:
+        assert self.group is not None
+        fourier = self.family[0].spectrum()
+        if fourier is not None and fourier.basis == "fourier":
+            return self.group.fourier_permutation(g)
+        return self.group.permutation(g)
+
+    def diagonal(self, element: Element) -> Tensor:
+        """Eigenvalues `(n,)` of (A_i T_g)ᴴ A_i T_g in `basis`."""
+        v = self._diagonals[element.operator]
+        if self.group is None or element.group == 0:
+            return v
+        perm = self._basis_permutation(element.group)
+        assert perm is not None
+        return torch.empty_like(v).index_copy_(0, perm.to(v.device), v)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Flattened signals `(*batch, n)` in `basis`."""
+        if self.basis != "fourier":
+            return x
+        axes = tuple(range(-self.domain.ndim, 0))
+        return self.domain.flatten(torch.fft.fftn(self.domain.unflatten(x), dim=axes, norm="ortho"))
+
+    def signals(self, c: Tensor) -> Tensor:
+        """The inverse of `coordinates`, real where the domain is."""
+        if self.basis != "fourier":
+            return c
+        axes = tuple(range(-self.domain.ndim, 0))
+        x = torch.fft.ifftn(self.domain.unflatten(c), dim=axes, norm="ortho")
+        return self.domain.flatten(x if self.domain.complex else x.real)
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each operator: size of its codomain, in scalars of the domain's field."""
+        double = [2 if op.codomain.complex and not self.domain.complex else 1 for op in self.family]
+        return tuple(op.codomain.size * d for op, d in zip(self.family, double, strict=True))
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """Rank of each operator; an upper bound for those in `rank_unknown`."""
+        return tuple(
+            min(self.rows[i], self.n) if i in self.rank_unknown else self._rank(i)
+            for i in range(len(self.family))
+        )
+
+    @cached_property
+    def rank_unknown(self) -> frozenset[int]:
+        """Operators too large, and without a structure, for their rank to be computed."""
+        if self.basis is not None or self.n <= DENSE_LIMIT:
+            return frozenset()
+        return frozenset(
+            i
+            for i, op in enumerate(self.family)
+            if op.spectrum() is None and not (isinstance(op, Dense) and min(op.matrix.shape) <= 4096)
+        )
+
+    def _rank(self, i: int) -> int:
+        spectrum = self.family[i].spectrum()
+        if spectrum is not None:
+            return int((spectrum.values > RANK_TOLERANCE**2 * spectrum.values.max()).sum())
+        return matrix_rank(self._matrices[i])
+
+    @cached_property
+    def duplicates(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (i, j), i < j, with one row space: j measures nothing that i does not.
+
+        Decided by projecting one random vector on each row space (equal with probability one only
+        if the spaces are); operators of unknown rank are left out.
+        """
+        probe = torch.randn(self.n, dtype=self.domain.dtype(torch.float64), generator=_generator(7))
+        probe = probe.to(self.device)
+        seen: dict[tuple[int, ...], int] = {}
+        pairs = []
+        for i in range(len(self.family)):
+            if i in self.rank_unknown or (self.basis is None and self.n > DENSE_LIMIT):
+                continue
+            key = self._signature(i, probe)
+            if key in seen:
+                pairs.append((seen[key], i))
+            else:
+                seen[key] = i
+        return tuple(pairs)
+
+    def _signature(self, i: int, probe: Tensor) -> tuple[int, ...]:
+        if self.basis is not None:
+            projected = torch.where(self._diagonals[i] > 0, probe, 0)
+        else:
+            a = self._matrices[i]
+            projected = torch.linalg.lstsq(a.mH, probe.unsqueeze(1), driver="gelsd" if a.is_cpu else None)[0]
+            projected = (a.mH @ projected).squeeze(1)
+        weights = torch.randn(4, self.n, dtype=projected.dtype, generator=_generator(8)).to(self.device)
+        digits = torch.view_as_real((weights @ projected).to(torch.complex128)) / self.n**0.5
+        return tuple((digits * 1e7).round().long().flatten().tolist())
+
+    @property
+    def effective(self) -> int:
+        """Number of operators with different row spaces."""
+        return len(self.family) - len(self.duplicates)
+
+    @cached_property
+    def distinct_ranks(self) -> tuple[int, ...]:
+        """Ranks without the duplicates."""
+        repeated = {j for _, j in self.duplicates}
+        return tuple(r for i, r in enumerate(self.ranks) if i not in repeated)
+
+    @cached_property
+    def coverage(self) -> Tensor | None:
+        """How many effective operators see each entry of `basis`, shape of the domain; None without."""
+        if self.basis is None:
+            return None
+        seen = torch.stack([(d > 0).double() for d in self._diagonals]).sum(0)
+        if self.group is not None:
+            orbits = self._orbits()
+            size = torch.bincount(orbits)
+            total = torch.bincount(orbits, weights=seen.cpu(), minlength=len(size))
+            seen = (total * self.order / size)[orbits].to(self.device)
+        return seen.reshape(self.domain.shape)
+
+    def _orbits(self) -> Tensor:
+        """Label of each basis entry's orbit, `(n,)`."""
+        assert self.group is not None
+        moves = [self._basis_permutation(g) for g in self.group.generators]
+        stacked = torch.stack([m.cpu() for m in moves if m is not None]) if moves else torch.empty(0, self.n)
+        return torch.from_numpy(components(stacked.numpy(), self.n)).long()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def matrix_rank(a: Tensor) -> int:
+    """Numerical rank at `RANK_TOLERANCE`, by SVD unless a Cholesky factor settles it sooner."""
+    wide = a if a.shape[0] <= a.shape[1] else a.mH
+    factor, info = torch.linalg.cholesky_ex(wide @ wide.mH)
+    if int(info) == 0:
+        eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+        # cond(A) = cond(L) <= |L|_F |L^-1|_F: far from the tolerance the Gram matrix is a witness.
+        if float(torch.linalg.norm(factor) * torch.linalg.norm(inverse)) < 1e5:
+            return int(wide.shape[0])
+    s = torch.linalg.svdvals(wide)
+    return int((s > RANK_TOLERANCE * s[0]).sum())

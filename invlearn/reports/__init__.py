@@ -1,0 +1,33 @@
+"""Figures and the self-contained HTML page; a job hands it its result object."""
+
+from __future__ import annotations
+
+from invlearn.reports.page import (
+    Code,
+    Gallery,
+    Heading,
+    Items,
+    Page,
+    Picture,
+    Plot,
+    Section,
+    Table,
+    Text,
+    render,
+    write_page,
+)
+
+__all__ = [
+    "Code",
+    "Gallery",
+    "Heading",
+    "Items",
+    "Page",
+    "Picture",
+    "Plot",
+    "Section",
+    "Table",
+    "Text",
+    "render",
+    "write_page",
+]

@@ -1,0 +1,348 @@
+"""Fused, threaded processor kernels of one analysis step and of its adjoint.
+
+Both walk over tiles of rows that stay in the inner caches: all axes of a tile are filtered before the
+next tile is read, so main memory is read once and written once, and the temporaries of a thread are some
+tens of kilobytes whatever the size of the tensor.
+
+One primitive, `_combine`, carries both directions: with a signal split into its even and its odd samples,
+or with a pair of sub-bands, it computes ``y_p[i] = Σ_u m[p, 0, u] a[i + u] + m[p, 1, u] d[i + u]`` for the
+two outputs p. What differs is only how rows are found (tables), split before and interleaved after.
+
+The loops count in unsigned integers and index flat arrays: signed indices may be negative in Python's
+sense, and the test for it would keep the compiler from using vector instructions.
+"""
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from typing import no_type_check  # a wrapper of run-time type checks could not be compiled
+
+import numpy as np
+from numba import njit, uint64
+
+
+def _jit(function):
+    """Compiled without the interpreter lock; kept on disk where there is a folder to write to."""
+    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to write: compiled once per process
+        return njit(**options)(function)
+
+
+@no_type_check
+@_jit
+def _combine(y0, y1, at, sy, a, d, at_a, at_d, sa, m, rows, n):
+    """``y_p[at + r sy + i] = Σ_u m[p, 0, u] a[at_a[u] + r sa + i] + m[p, 1, u] d[at_d[u] + r sa + i]``.
+
+    Up to four positions u are taken in one pass over the rows.
+    """
+    q = m.shape[2]
+    z0, z1 = y0[at:], y1[at:]
+    sy, sa, rows, n = uint64(sy), uint64(sa), uint64(rows), uint64(n)
+    u = 0
+    while u < q:
+        fresh, left = u == 0, q - u
+        a0, d0 = a[at_a[u] :], d[at_d[u] :]
+        e0, f0, g0, h0 = m[0, 0, u], m[0, 1, u], m[1, 0, u], m[1, 1, u]
+        if left == 1:
+            for r in range(rows):
+                k, j = r * sy, r * sa
+                if fresh:
+                    for i in range(n):
+                        z0[k + i] = e0 * a0[j + i] + f0 * d0[j + i]
+                        z1[k + i] = g0 * a0[j + i] + h0 * d0[j + i]
+                else:
+                    for i in range(n):
+                        z0[k + i] += e0 * a0[j + i] + f0 * d0[j + i]
+                        z1[k + i] += g0 * a0[j + i] + h0 * d0[j + i]
+            break
+        a1, d1 = a[at_a[u + 1] :], d[at_d[u + 1] :]
+        e1, f1, g1, h1 = m[0, 0, u + 1], m[0, 1, u + 1], m[1, 0, u + 1], m[1, 1, u + 1]
+        if left == 2:
+            for r in range(rows):
+                k, j = r * sy, r * sa
+                if fresh:
+                    for i in range(n):
+                        s, t, v, w = a0[j + i], d0[j + i], a1[j + i], d1[j + i]
+                        z0[k + i] = e0 * s + f0 * t + e1 * v + f1 * w
+                        z1[k + i] = g0 * s + h0 * t + g1 * v + h1 * w
+                else:
+                    for i in range(n):
+                        s, t, v, w = a0[j + i], d0[j + i], a1[j + i], d1[j + i]
+                        z0[k + i] += e0 * s + f0 * t + e1 * v + f1 * w
+                        z1[k + i] += g0 * s + h0 * t + g1 * v + h1 * w
+            break
+        a2, d2 = a[at_a[u + 2] :], d[at_d[u + 2] :]
+        e2, f2, g2, h2 = m[0, 0, u + 2], m[0, 1, u + 2], m[1, 0, u + 2], m[1, 1, u + 2]
+        if left == 3:
+            for r in range(rows):
+                k, j = r * sy, r * sa
+                if fresh:
+                    for i in range(n):
+                        s, t, v, w, x, y = a0[j + i], d0[j + i], a1[j + i], d1[j + i], a2[j + i], d2[j + i]
+                        z0[k + i] = (e0 * s + f0 * t + e1 * v) + (f1 * w + e2 * x + f2 * y)
+                        z1[k + i] = (g0 * s + h0 * t + g1 * v) + (h1 * w + g2 * x + h2 * y)
+                else:
+                    for i in range(n):
+                        s, t, v, w, x, y = a0[j + i], d0[j + i], a1[j + i], d1[j + i], a2[j + i], d2[j + i]
+                        z0[k + i] += (e0 * s + f0 * t + e1 * v) + (f1 * w + e2 * x + f2 * y)
+                        z1[k + i] += (g0 * s + h0 * t + g1 * v) + (h1 * w + g2 * x + h2 * y)
+            break
+        a3, d3 = a[at_a[u + 3] :], d[at_d[u + 3] :]
+        e3, f3, g3, h3 = m[0, 0, u + 3], m[0, 1, u + 3], m[1, 0, u + 3], m[1, 1, u + 3]
+        for r in range(rows):
+            k, j = r * sy, r * sa
+            if fresh:
+                for i in range(n):
+                    s, t, v, w = a0[j + i], d0[j + i], a1[j + i], d1[j + i]
+                    x, y, o, p = a2[j + i], d2[j + i], a3[j + i], d3[j + i]
+                    z0[k + i] = (e0 * s + f0 * t + e1 * v + f1 * w) + (e2 * x + f2 * y + e3 * o + f3 * p)
+                    z1[k + i] = (g0 * s + h0 * t + g1 * v + h1 * w) + (g2 * x + h2 * y + g3 * o + h3 * p)
+            else:
+                for i in range(n):
+                    s, t, v, w = a0[j + i], d0[j + i], a1[j + i], d1[j + i]
+                    x, y, o, p = a2[j + i], d2[j + i], a3[j + i], d3[j + i]
+                    z0[k + i] += (e0 * s + f0 * t + e1 * v + f1 * w) + (e2 * x + f2 * y + e3 * o + f3 * p)
+                    z1[k + i] += (g0 * s + h0 * t + g1 * v + h1 * w) + (g2 * x + h2 * y + g3 * o + h3 * p)
+        u += 4
+
+
+@no_type_check
+@_jit
+def _window(table, step, i, base, stride, m, at_a, at_d, masked):
+    """Finds the sources of output `i`: their offsets, and the taps with those on zeros put out.
+
+    With `step` 2 the streams a and d are the even and the odd entries of the table, with 1 both are the
+    same entries. An entry ``~p`` is a zero beyond the border next to sample p; reading p instead keeps
+    the address valid, and a NaN within the reach of the filter.
+    """
+    for u in range(m.shape[2]):
+        for c in range(2):
+            source = table[step * (i + u) + (step - 1) * c]
+            kept = source >= 0
+            offset = base + (source if kept else ~source) * stride
+            if c == 0:
+                at_a[u] = offset
+            else:
+                at_d[u] = offset
+            for p in range(2):
+                masked[p, c, u] = m[p, c, u] if kept else 0.0
+
+
+@no_type_check
+@_jit
+def _filter_rows(y0, y1, at, sy, a, d, base, table, step, inner, i0, rows, stride, n, m, at_a, at_d, masked):
+    """Outputs `i0 … i0 + rows` across rows of `n` samples that lie `stride` apart from `base` on.
+
+    The outputs ``inner[0] … inner[1]`` have evenly spaced sources and are done in one go.
+    """
+    i = i0
+    while i < i0 + rows:
+        count = 1
+        if inner[0] <= i < inner[1]:
+            count = min(inner[1], i0 + rows) - i
+        _window(table, step, i, base, stride, m, at_a, at_d, masked)
+        _combine(y0, y1, at + (i - i0) * sy, sy, a, d, at_a, at_d, step * stride, masked, count, n)
+        i += count
+
+
+@no_type_check
+@_jit
+def _split(e, odd, stride, x, at, sx, rows, table, start, size, pairs):
+    """Even and odd samples of rows, borders included: to ``e[r stride + u]``, ``e[odd + r stride + u]``."""
+    first, last = (start + 1) // 2, min((size + start) // 2, pairs)
+    if last <= first:
+        first = last = pairs
+    z0, z1, s = e[first:], e[odd + first :], x[at + 2 * first - start :]
+    for r in range(uint64(rows)):
+        k, j = r * uint64(stride), r * uint64(sx)
+        for i in range(uint64(last - first)):
+            z0[k + i] = s[j + i + i]
+            z1[k + i] = s[j + i + i + uint64(1)]
+    for r in range(rows):
+        for border in range(2):
+            for u in range(last * border, pairs if border else first):
+                for c in range(2):
+                    source = table[2 * u + c]
+                    e[c * odd + r * stride + u] = x[at + r * sx + source] if source >= 0 else 0.0
+
+
+@no_type_check
+@_jit
+def _interleave(x, at, sx, size, shift, e, odd, pairs, rows):
+    """Rows of `size` samples from their even and their odd ones; a `shift` of 1 rotates them back by one."""
+    whole = size // 2 - shift
+    z0, z1, s = e[shift:], e[odd + shift :], x[at + shift :]
+    for r in range(uint64(rows)):
+        k, j = r * uint64(pairs), r * uint64(sx)
+        for i in range(uint64(whole)):
+            s[j + i + i] = z0[k + i]
+            s[j + i + i + uint64(1)] = z1[k + i]
+    for r in range(rows):
+        if shift == 1:  # the first pair wraps around
+            x[at + r * sx + size - 1] = e[r * pairs]
+            x[at + r * sx] = e[odd + r * pairs]
+        elif size % 2:
+            x[at + r * sx + size - 1] = e[r * pairs + pairs - 1]
+
+
+@no_type_check
+@_jit
+def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim, tile):
+    """Tasks `first … last` of an analysis; a task is a tile of output rows of one output plane.
+
+    Parameters
+    ----------
+    x : flat array, (batch, *sizes)
+    bands : 8 flat arrays, each (batch, *counts); with `ndim` < 3 only the first ones are used
+    sizes, counts : samples and coefficients along three axes; unused axes have 1 or count as rows
+    tables : three arrays, the source of each extended position along each axis
+    inner : first and last row output whose window lies inside the signal
+    start : how far the first window reaches before sample 0
+    m : (2 channels, 2 parities, taps)
+    tile : rows of a task
+    """
+    depth, height, width = sizes
+    d, h, w = counts
+    q = m.shape[2]
+    ext, plane, line = w + q - 1, (tile + q - 1) * width, tile * width
+    planes = np.empty(4 * plane if ndim == 3 else 0, x.dtype)  # [channel][parity of the row][row]
+    lines = np.empty(2 * line if ndim > 1 else 0, x.dtype)  # [channel][row]
+    split = np.empty(2 * tile * ext, x.dtype)  # [parity][row]
+    at_a, at_d, masked = np.empty(q, np.int64), np.empty(q, np.int64), np.empty_like(m)
+    tiles = (h + tile - 1) // tile
+    for task in range(first, last):
+        k, i0, b = task % d, task // d % tiles * tile, task // (d * tiles)
+        rows = min(tile, h - i0)
+        volume = b * depth * height * width
+        if ndim == 3:
+            _window(tables[0], 2, k, volume, height * width, m, at_a, at_d, masked)
+            for parity in range(2):
+                j = 0
+                while j < rows + q - 1:
+                    e = 2 * (i0 + j) + parity
+                    at, source, run = parity * plane + j * width, tables[1][e], 1
+                    if source < 0:
+                        planes[at : at + width] = 0.0
+                        planes[2 * plane + at : 2 * plane + at + width] = 0.0
+                    else:
+                        while j + run < rows + q - 1 and tables[1][e + 2 * run] == source + 2 * run:
+                            run += 1
+                        s = x[source * width :]
+                        _combine(
+                            planes, planes[2 * plane :], at, width, s, s, at_a, at_d, 2 * width, masked, run, width
+                        )
+                    j += run
+        for c in range(2 if ndim == 3 else 1):
+            if ndim == 3:
+                for u in range(q):
+                    at_a[u] = 2 * c * plane + u * width
+                    at_d[u] = at_a[u] + plane
+                _combine(lines, lines[line:], 0, 0, planes, planes, at_a, at_d, 0, m, 1, rows * width)
+            elif ndim == 2:
+                _filter_rows(
+                    lines, lines[line:], 0, width, x, x, volume, tables[1], 2, inner, i0, rows, width, width,
+                    m, at_a, at_d, masked,
+                )  # fmt: skip
+            for s in range(2 if ndim > 1 else 1):
+                if ndim > 1:
+                    _split(split, tile * ext, ext, lines, s * line, width, rows, tables[2], start, width, ext)
+                else:
+                    _split(split, tile * ext, ext, x, i0 * width, width, rows, tables[2], start, width, ext)
+                for u in range(q):
+                    at_a[u] = u
+                    at_d[u] = tile * ext + u
+                band = 4 * c + 2 * s
+                at = ((b * d + k) * h + i0) * w
+                _combine(bands[band], bands[band + 1], at, w, split, split, at_a, at_d, ext, m, rows, w)
+
+
+@no_type_check
+@_jit
+def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile):
+    """Tasks `first … last` of the adjoint; a task is a tile of row pairs of one pair of output planes.
+
+    Parameters as `analyse`, and
+
+    pairs : pairs of samples to compute along each axis
+    lead : the coefficient that the first pair is aligned with
+    shift : 1 if the first pair begins one sample before the first
+    """
+    depth, height, width = sizes
+    d, h, w = counts
+    q = m.shape[2]
+    ext, plane, line, margin = pairs[2] + q - 1, (tile + q - 1) * w, tile * (pairs[2] + q - 1), q - 1 - lead
+    planes = np.empty(8 * plane if ndim == 3 else 0, x.dtype)  # [phase][row channel][column channel][row]
+    lines = np.empty(4 * line, x.dtype)  # [phase][column channel][row]
+    woven = np.empty(2 * tile * pairs[2], x.dtype)  # [phase][row]
+    at_a, at_d, masked = np.empty(q, np.int64), np.empty(q, np.int64), np.empty_like(m)
+    tiles = (pairs[1] + tile - 1) // tile
+    for task in range(first, last):
+        k, i0, b = task % pairs[0], task // pairs[0] % tiles * tile, task // (pairs[0] * tiles)
+        rows = min(tile, pairs[1] - i0)
+        volume = b * d * h * w
+        if ndim == 3:
+            _window(tables[0], 1, k, volume, h * w, m, at_a, at_d, masked)
+            j = 0
+            while j < rows + q - 1:
+                source, run = tables[1][i0 + j], 1
+                if source >= 0:
+                    while j + run < rows + q - 1 and tables[1][i0 + j + run] == source + run:
+                        run += 1
+                for s in range(4):
+                    at = s * plane + j * w
+                    if source < 0:
+                        planes[at : at + w] = 0.0
+                        planes[4 * plane + at : 4 * plane + at + w] = 0.0
+                    else:
+                        a, e = bands[s][source * w :], bands[4 + s][source * w :]
+                        _combine(planes, planes[4 * plane :], at, 0, a, e, at_a, at_d, 0, masked, 1, run * w)
+                j += run
+        for p in range(2 if ndim == 3 else 1):
+            z = 2 * k + p - shift if ndim == 3 else 0
+            if z < 0:
+                z += depth
+            if z >= depth:
+                continue
+            for s in range(2):
+                at = s * line + margin
+                if ndim == 3:
+                    for u in range(q):
+                        at_a[u] = (4 * p + s) * plane + u * w
+                        at_d[u] = at_a[u] + 2 * plane
+                    _combine(lines, lines[2 * line :], at, ext, planes, planes, at_a, at_d, w, m, rows, w)
+                elif ndim == 2:
+                    _filter_rows(
+                        lines, lines[2 * line :], at, ext, bands[s], bands[2 + s], volume, tables[1], 1, inner,
+                        i0, rows, w, w, m, at_a, at_d, masked,
+                    )  # fmt: skip
+                else:
+                    for r in range(rows):
+                        lines[at + r * ext : at + r * ext + w] = bands[s][(i0 + r) * w : (i0 + r + 1) * w]
+            for g in range(2 if ndim > 1 else 1):
+                for s in range(2):
+                    for r in range(rows):
+                        row = lines[(2 * g + s) * line + r * ext :]
+                        for border in range(2):
+                            for u in range((margin + w) * border, ext if border else margin):
+                                source = tables[2][u]
+                                row[u] = row[margin + source] if source >= 0 else 0.0
+                for u in range(q):
+                    at_a[u] = 2 * g * line + u
+                    at_d[u] = at_a[u] + line
+                odd = tile * pairs[2]
+                _combine(woven, woven[odd:], 0, pairs[2], lines, lines, at_a, at_d, ext, m, rows, pairs[2])
+                if ndim == 1:
+                    _interleave(x, i0 * width, width, width, shift, woven, odd, pairs[2], rows)
+                    continue
+                page = (b * depth + z) * height
+                done = 0
+                if shift == 1 and i0 == 0 and g == 0:  # the first row pair wraps around
+                    _interleave(x, (page + height - 1) * width, 0, width, shift, woven, odd, pairs[2], 1)
+                    done = 1
+                y = 2 * (i0 + done) + g - shift
+                count = min(rows - done, (height - y + 1) // 2)
+                if count > 0:
+                    at = (page + y) * width
+                    _interleave(x, at, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count)
