@@ -176,4 +176,4 @@ def exactly_one(options: Mapping[str, Any], names: Sequence[str]) -> tuple[str, 
         return given[0], options[given[0]]
     flags = [f"--{name.replace('_', '-')}" for name in names]
     came = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
-    raise click.UsageError(f"give exactly one of {', '.join(flags)}; got {came}", click.get_current_context())
+    raise click.UsageError(f"give exactly one of {', '.join(flags)}; got {came}")

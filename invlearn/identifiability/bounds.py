@@ -302,6 +302,6 @@ def noise_bound(noise: float) -> Bound:
     )
 
 
-def smallest_integer_above(x: float) -> int:
+def smallest_integer_above(x: float | int) -> int:
     """The smallest integer strictly greater than x."""
     return math.floor(x + 1e-9) + 1

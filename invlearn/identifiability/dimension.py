@@ -23,6 +23,8 @@ _SLACK = 0.25
 _Z = 1.96  # two-sided 95 %
 _NEIGHBOURS = 20
 _GAP = 8.0  # ratio of neighbouring local variances that separates tangent from curvature
+_MINOR = 0.05  # local variances below this part of the largest are no directions of their own
+_PLAUSIBLE = 1.5  # nearest-neighbour estimates fall short by less than this factor
 _PROJECT_ABOVE = 512
 _CLEAR = 2.0  # neighbours should be this many times farther apart than noise alone would put them
 _SMALLEST = 5
@@ -158,9 +160,18 @@ def _two_nn(distances: np.ndarray) -> tuple[float, float]:
 
 
 def _local_pca(
-    points: np.ndarray, tree: cKDTree, neighbours: int, noise: float, rng: np.random.Generator
+    points: np.ndarray,
+    tree: cKDTree,
+    neighbours: int,
+    noise: float,
+    plausible: float,
+    rng: np.random.Generator,
 ) -> float:
-    """Number of directions before the largest gap of the mean local spectrum (all, without a gap)."""
+    """Number of directions before the largest gap of the mean local spectrum.
+
+    Without a gap, every direction that the data have counts if these are few enough to be believed
+    (`plausible`: a linear set); otherwise, as for photographs, those above 5 % of the largest variance.
+    """
     n, d = points.shape
     centres = points[rng.permutation(n)[: min(n, 200)]]
     index = tree.query(centres, k=neighbours)[1]
@@ -174,7 +185,11 @@ def _local_pca(
     if spectrum.size <= 1:
         return float(spectrum.size)
     ratios = spectrum[:-1] / spectrum[1:]
-    return float(np.argmax(ratios) + 1 if ratios.max() > _GAP else spectrum.size)
+    if ratios.max() > _GAP:
+        return float(np.argmax(ratios) + 1)
+    if d <= plausible:
+        return float(spectrum.size)
+    return float((spectrum > _MINOR * spectrum[0]).sum())
 
 
 def _box_counting(points: np.ndarray, noise: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -247,7 +262,8 @@ def _estimate_cloud(
     k = estimates["mle"][0]
     base = int(max(24, 6 * math.ceil(min(k, 200))))
     scales = sorted({min(base, len(points)), min(2 * base, len(points))})
-    local = [_local_pca(points, tree, s, noise, rng) for s in scales]
+    plausible = _PLAUSIBLE * max(k, estimates["two_nn"][0])
+    local = [_local_pca(points, tree, s, noise, plausible, rng) for s in scales]
     # The larger scale bends more and the smaller one resolves less: their spread is the uncertainty.
     estimates["local_pca"] = (max(local), (max(local) - min(local)) / _Z)
     boxes = _box_counting(points, noise, rng)
@@ -330,7 +346,7 @@ def estimate_dimension(
 
     Four estimators run: Levina-Bickel maximum likelihood [1]_ with the average of inverses [2]_,
     TwoNN [3]_, local PCA (directions before the largest gap of the mean local spectrum, at two
-    neighbourhood sizes), and box counting (occupied boxes of a grid against their size: the very
+    neighbourhood sizes; without a gap, those above 5 % of the largest variance [4]_), and box counting (occupied boxes of a grid against their size: the very
     definition of k in the theorems, but within reach of a few thousand samples only for k up to
     about 3, and left out of the interval above). The upper limit takes the first two after a
     correction of their bias on Gaussian samples of the same number, and the maximum over methods.
@@ -371,6 +387,8 @@ def estimate_dimension(
     .. [2] D. MacKay, Z. Ghahramani, comments on [1]_, 2005.
     .. [3] E. Facco et al., "Estimating the intrinsic dimension of datasets by a minimal
        neighborhood information", Scientific Reports 7, 2017, doi:10.1038/s41598-017-11873-y.
+    .. [4] K. Fukunaga, D. Olsen, "An algorithm for finding intrinsic dimensionality of data",
+       IEEE Transactions on Computers C-20, 1971, doi:10.1109/T-C.1971.223208.
     """
     rows, is_complex = _as_rows(signals, "signals")
     if max_samples < _SMALLEST:

@@ -74,7 +74,7 @@ class Stack(_Blocks):
         bases = {s.basis for s in spectra if not is_flat(s)}
         if len(spectra) < len(self.operators) or len(bases) > 1:
             return None
-        values = torch.stack([s.values for s in spectra]).sum(0)
+        values = torch.stack([s.values.to(self.device) for s in spectra]).sum(0)
         return Spectrum(bases.pop() if bases else spectra[0].basis, values)
 
 
@@ -115,7 +115,8 @@ class BlockDiagonal(_Blocks):
             s.basis == "fourier" and not is_flat(s) for s in spectra
         ):
             return None
-        return Spectrum("pixel", self.domain.unflatten(torch.cat([s.values.flatten() for s in spectra])))
+        values = torch.cat([s.values.flatten().to(self.device) for s in spectra])
+        return Spectrum("pixel", self.domain.unflatten(values))
 
 
 def _listed(operators: Sequence[LinearOperator], what: str) -> Sequence[LinearOperator]:

@@ -201,7 +201,8 @@ class LinearOperator(Operator):
 
     def spectrum(self) -> Spectrum | None:
         """Eigenvalues of AᴴA where it is diagonal in the pixel or Fourier basis, else None."""
-        return self._spectrum()
+        found = self._spectrum()
+        return None if found is None else Spectrum(found.basis, found.values.to(self.device))
 
     @property
     def H(self) -> LinearOperator:
@@ -362,7 +363,7 @@ class Composition(LinearOperator):
         inner = self.inner.spectrum()
         if outer is None or inner is None or not is_flat(outer):
             return None
-        return Spectrum(inner.basis, inner.values * outer.values.flatten()[0])
+        return Spectrum(inner.basis, inner.values * float(outer.values.flatten()[0]))
 
 
 class Sum(LinearOperator):

@@ -134,6 +134,11 @@ def _times(space: Space, a: Tensor, x: Tensor) -> Tensor:
     return a.reshape(*a.shape, *[1] * space.ndim).to(x.dtype) * x
 
 
+def _plus(space: Space, x: Tensor, a: Tensor, y: Tensor) -> Tensor:
+    """x + a y in one pass, a real number a batch entry."""
+    return torch.addcmul(x, a.reshape(*a.shape, *[1] * space.ndim).to(y.dtype), y)
+
+
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
     """a/b, and 0 where b is 0."""
     return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
@@ -217,11 +222,11 @@ def cg(
         curvature = _dot(space, p, ap)
         indefinite = indefinite | (active & (curvature <= 0) & (rz != 0))
         step = torch.where(active & ~indefinite, _ratio(rz, curvature), torch.zeros_like(rz))
-        x = x + _times(space, step, p)
-        r = r - _times(space, step, ap)
+        x = _plus(space, x, step, p)
+        r = _plus(space, r, -step, ap)
         z = precondition(r)
         rz, before = _dot(space, r, z), rz
-        p = z + _times(space, _ratio(rz, before), p)
+        p = _plus(space, z, _ratio(rz, before), p)
         residual = _ratio(space.norm(r), scale)
         iterations += 1
         history.append(_largest(residual))
@@ -280,7 +285,8 @@ def minres(
 
     scale = space.norm(b)
     beta = scale
-    v, v_old = _times(space, _ratio(torch.ones_like(beta), beta), b), torch.zeros_like(b)
+    one = torch.ones_like(beta)
+    v, v_old = _times(space, _ratio(one, beta), b), torch.zeros_like(b)
     x, w, w_old = torch.zeros_like(b), torch.zeros_like(b), torch.zeros_like(b)
     c = c_old = torch.ones_like(beta)
     s = s_old = torch.zeros_like(beta)
@@ -294,7 +300,7 @@ def minres(
     while iterations < budget and bool((alive & (residual > tolerance)).any()):
         av = operator(v)
         alpha = _dot(space, v, av)
-        new = av - _times(space, alpha, v) - _times(space, beta, v_old)
+        new = _plus(space, _plus(space, av, -alpha, v), -beta, v_old)
         beta_new = space.norm(new)
         norm = torch.maximum(norm, alpha.abs() + beta + beta_new) if iterations else alpha.abs() + beta_new
         # Lanczos has found an invariant subspace: the next vector is rounding
@@ -308,16 +314,12 @@ def minres(
         go = alive & (residual > tolerance) & (rho1 > 10 * eps * norm)
         c_old, s_old = c, s
         c, s = _ratio(delta, rho1), _ratio(beta_new, rho1)
-        w_new = _times(
-            space,
-            _ratio(torch.ones_like(rho1), rho1),
-            v - _times(space, rho3, w_old) - _times(space, rho2, w),
-        )
-        x = x + _times(space, torch.where(go, c * eta, torch.zeros_like(eta)), w_new)
+        w_new = _times(space, _ratio(one, rho1), _plus(space, _plus(space, v, -rho3, w_old), -rho2, w))
+        x = _plus(space, x, torch.where(go, c * eta, torch.zeros_like(eta)), w_new)
         w_old, w = w, w_new
         eta = torch.where(go, -s * eta, eta)
         residual = _ratio(eta.abs(), scale)
-        v_old, v = v, _times(space, _ratio(torch.ones_like(beta), beta_new), new)
+        v_old, v = v, _times(space, _ratio(one, beta_new), new)
         beta = beta_new
         alive = go & (beta_new > 0)
         iterations += 1
@@ -391,11 +393,11 @@ def lsqr(
     active = residual > 0
     iterations = 0
     while iterations < budget and bool(active.any()):
-        u = operator(v) - _times(a, alpha, u)
+        u = _plus(a, operator(v), -alpha, u)
         beta = a.norm(u)
         u = _times(a, _ratio(one, beta), u)
         frobenius = frobenius + beta.square() + damping**2
-        v_new = operator.adjoint(u) - _times(c, beta, v)
+        v_new = _plus(c, operator.adjoint(u), -beta, v)
         alpha = c.norm(v_new)
         frobenius = frobenius + alpha.square()
         v = _times(c, _ratio(one, alpha), v_new)
@@ -408,8 +410,8 @@ def lsqr(
         cos, sin = _ratio(rho_damped, rho_new), _ratio(beta, rho_new)
         theta, rho = sin * alpha, -cos * alpha
         step = torch.where(active, _ratio(cos * phi, rho_new), torch.zeros_like(phi))
-        x = x + _times(c, step, w)
-        w = v - _times(c, _ratio(theta, rho_new), w)
+        x = _plus(c, x, step, w)
+        w = _plus(c, v, -_ratio(theta, rho_new), w)
         phi = sin * phi
 
         r = (phi.square() + shifted).sqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from invlearn.reports.page import (
     Code,
+    Fold,
     Gallery,
     Heading,
     Items,
@@ -19,6 +20,7 @@ from invlearn.reports.page import (
 
 __all__ = [
     "Code",
+    "Fold",
     "Gallery",
     "Heading",
     "Items",

@@ -191,7 +191,7 @@ def spectrum(values: Any, *, expected_nullity: int, tolerance: int | float | Non
             axes.axvspan(edge + 0.35, edge + 0.65, color=GREY, alpha=0.25, linewidth=0)
         axes.set(xlabel="index, smallest first", ylabel="singular value")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(y=0.15)
+        axes.set_ylim(max(shown.min() / 30, 1e-19), max(30 * shown.max(), 1.0))
         axes.legend(loc="best")
         return svg(figure)
 

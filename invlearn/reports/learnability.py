@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from invlearn.reports import figures
-from invlearn.reports.page import Block, Gallery, Heading, Items, Picture, Plot, Section, Table, Text
+from invlearn.reports.page import Block, Fold, Gallery, Heading, Items, Picture, Plot, Section, Table, Text
 
 HEADLINES = {
     "impossible": "Impossible: no method can learn a reconstruction from these measurements alone.",
@@ -129,7 +129,10 @@ def _bounds(report: LearnabilityResult) -> Section:
         "it applies: theorems about almost every operator say nothing about masks, Fourier samples or blurs.",
         [tone for _, tone in rows],
     )
-    sources = [f"{bound.id}: {bound.source}" for bound in report.bounds]
+    by_source: dict[str, list[str]] = {}
+    for bound in report.bounds:
+        by_source.setdefault(bound.source, []).append(bound.id)
+    sources = [f"{', '.join(ids)}: {source}" for source, ids in by_source.items()]
     return Section("Conditions", [table, Items(sources, "sources")])
 
 
@@ -196,7 +199,10 @@ def _unseen(report: LearnabilityResult) -> Section | None:
     if report.unseen is None or not len(report.unseen):
         return None
     what = report.unseen_what[:1].upper() + report.unseen_what[1:]
-    gallery = _signal_pictures(figures.to_numpy(report.unseen), "direction", "amplitude at unit norm")
+    directions = figures.to_numpy(report.unseen)
+    if all(np.count_nonzero(direction) == 1 for direction in directions):
+        directions = directions[:4]  # single entries: the coverage map shows them all
+    gallery = _signal_pictures(directions, "direction", "amplitude at unit norm")
     return Section("What stays invisible", [Text(f"{what}: examples of norm 1."), gallery])
 
 
@@ -228,12 +234,13 @@ def _coverage(report: LearnabilityResult) -> Section | None:
         counts = np.fft.fftshift(counts)
     unseen = int((counts == 0).sum())
     seers = "copies of the operator under the group" if report.group else "operators"
-    words = (
-        f"Every {entry} is seen: the least seen by {number(counts.min())}, "
-        f"the most by {number(counts.max())} {seers}."
-        if unseen == 0
-        else f"{number(unseen)} of {number(counts.size)} are seen by none of the {seers}."
-    )
+    low, high = number(counts.min()), number(counts.max())
+    if unseen:
+        words = f"{number(unseen)} of {number(counts.size)} are seen by none of the {seers}."
+    elif low == high:
+        words = f"Every {entry} is seen by {low} of the {seers}."
+    else:
+        words = f"Every {entry} is seen: the least seen by {low}, the most by {high} {seers}."
     blocks: list[Block] = [Text(words)]
     if counts.ndim == 1:
         blocks.append(
@@ -340,9 +347,15 @@ def sections(report: LearnabilityResult) -> list[Section]:
 
 
 def summary(report: LearnabilityResult, question: str, introduction: Sequence[Block]) -> Section:
-    """One section for a page with several questions: the introduction, the answer, its evidence."""
+    """One section for a page with several questions: the introduction, the answer, its evidence.
+
+    Evidence without pictures is folded away.
+    """
     verdict = verdict_section(report, question)
     blocks = [*introduction, *verdict.blocks]
     for part in evidence(report):
-        blocks += [Heading(part.title), *part.blocks]
+        if any(isinstance(block, Plot | Gallery) for block in part.blocks):
+            blocks += [Heading(part.title), *part.blocks]
+        else:
+            blocks.append(Fold(part.title, part.blocks))
     return Section(question, blocks, verdict.answer, verdict.tone)

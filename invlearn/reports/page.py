@@ -106,7 +106,16 @@ class Gallery:
     wide: bool = False
 
 
-Block = Text | Heading | Items | Code | Table | Plot | Gallery
+@dataclass(frozen=True)
+class Fold:
+    """Blocks behind a title that opens on a click."""
+
+    kind: ClassVar[str] = "fold"
+    title: str
+    blocks: Sequence[Block]
+
+
+Block = Text | Heading | Items | Code | Table | Plot | Gallery | Fold
 
 
 @dataclass(frozen=True)

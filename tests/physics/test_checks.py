@@ -88,14 +88,15 @@ def test_result():
     result = check_adjoint(Mask(torch.ones(3)))
     assert result.to_dict() == {"name": "adjoint", "error": result.error, "tolerance": 1e-10, "passed": True}
     assert check_linear(Mask(torch.ones(3)), tolerance=0.25).tolerance == 0.25
-    assert check_adjoint(Mask(torch.ones(9)) * 1.1, seed=1).error != check_adjoint(
-        Scripted(lambda x: x, lambda y: 2 * y, Space((9,))), seed=2
-    ).error
+    assert (
+        check_adjoint(Mask(torch.ones(9)) * 1.1, seed=1).error
+        != check_adjoint(Scripted(lambda x: x, lambda y: 2 * y, Space((9,))), seed=2).error
+    )
 
 
 @pytest.mark.parametrize("check", [check_adjoint, check_linear])
 def test_half_precision_is_refused(check):
-    with pytest.raises(TypeError, match="float32 or float64, got torch.float16"):
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch\.float16"):
         check(Mask(torch.ones(3)), dtype=torch.float16)
 
 

@@ -234,7 +234,10 @@ def test_to_dense_does_not_depend_on_the_chunk(monkeypatch):
     blur = Blur(torch.tensor([1.0, 2.0]), (3, 4))
     whole = (a @ Dense(torch.eye(9, dtype=torch.float64))).to_dense(), blur.to_dense()
     assert_close(whole[0], a.matrix)
-    assert_close(whole[1] @ torch.arange(12.0, dtype=torch.float64), blur(torch.arange(12.0, dtype=torch.float64).reshape(3, 4)).flatten())
+    assert_close(
+        whole[1] @ torch.arange(12.0, dtype=torch.float64),
+        blur(torch.arange(12.0, dtype=torch.float64).reshape(3, 4)).flatten(),
+    )
 
 
 def test_label_and_repr():

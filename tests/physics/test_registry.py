@@ -76,7 +76,7 @@ def test_normal(name):
 def test_algebra(name, real_matrix):
     a = registry.example(name)
     m = real_matrix(a)
-    same = dict(atol=1e-11, rtol=1e-9)
+    same = {"atol": 1e-11, "rtol": 1e-9}
     if isinstance(a, Adjoint):
         assert a.H.H.H is a.H
     else:
@@ -242,6 +242,8 @@ def test_other_device(name):
         assert_close(moved.adjoint(there).detach().cpu(), back)
         assert_close(moved.normal(x.to(device)).detach().cpu(), back)
         assert check_adjoint(moved)
+        spectrum = moved.spectrum()
+        assert spectrum is None or spectrum.values.device.type == moved.device.type
 
 
 @ALL

@@ -38,7 +38,12 @@ def solve(a, b):
 # conjugate gradients
 
 
-@given(n=st.integers(1, 12), cplx=st.booleans(), batch=st.lists(st.integers(1, 3), max_size=2), seed=st.integers(0, 50))
+@given(
+    n=st.integers(1, 12),
+    cplx=st.booleans(),
+    batch=st.lists(st.integers(1, 3), max_size=2),
+    seed=st.integers(0, 50),
+)
 def test_cg_as_dense(n, cplx, batch, seed):
     a = hermitian(np.linspace(0.5, 3, n), cplx, seed)
     b = random(*batch, n, cplx=cplx, seed=seed + 1)
@@ -52,7 +57,9 @@ def test_cg_as_dense(n, cplx, batch, seed):
 def test_cg_stops_each_element_on_its_own(cplx):
     a = hermitian(np.linspace(1, 50, 30), cplx)
     eigenvector = torch.linalg.eigh(a.matrix)[1][:, 3]
-    b = torch.stack([random(30, cplx=cplx), eigenvector, 1e-9 * random(30, cplx=cplx, seed=2), 0 * eigenvector])
+    b = torch.stack(
+        [random(30, cplx=cplx), eigenvector, 1e-9 * random(30, cplx=cplx, seed=2), 0 * eigenvector]
+    )
     found = cg(a, b, tolerance=1e-10)
     assert found.converged
     for one, value in zip(b, found.value, strict=True):
@@ -133,7 +140,9 @@ def test_minres_as_scipy():
     theirs, _ = scipy.sparse.linalg.minres(to_scipy(a), b.numpy(), rtol=1e-14, maxiter=15)
     # the same Krylov iterate, and never a growing residual
     np.testing.assert_allclose(ours.value.numpy(), theirs, atol=1e-8)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(ours.residuals, ours.residuals[1:], strict=False))
+    assert all(
+        later <= earlier + 1e-12 for earlier, later in zip(ours.residuals, ours.residuals[1:], strict=False)
+    )
 
 
 @FIELDS
@@ -179,7 +188,9 @@ def test_lsqr_as_scipy():
     a, b = Dense(random(30, 20)), random(30)
     for damping in (0.0, 1.5):
         ours = lsqr(a, b, damping=damping, max_iterations=7, tolerance=1e-14)
-        theirs = scipy.sparse.linalg.lsqr(a.matrix.numpy(), b.numpy(), damp=damping, iter_lim=7, atol=0, btol=0)
+        theirs = scipy.sparse.linalg.lsqr(
+            a.matrix.numpy(), b.numpy(), damp=damping, iter_lim=7, atol=0, btol=0
+        )
         np.testing.assert_allclose(ours.value.numpy(), theirs[0], atol=1e-10)
 
 
@@ -313,7 +324,7 @@ def test_bad_input(solver, b, kwargs, error, message):
 
 @pytest.mark.parametrize("solver", [cg, minres])
 def test_an_operator_that_changes_the_space_is_refused(solver):
-    with pytest.raises(ValueError, match="to itself.*least squares"):
+    with pytest.raises(ValueError, match=r"to itself.*least squares"):
         solver(Dense(random(3, 4)), torch.ones(3))
     with pytest.raises(ValueError, match="to itself"):
         solver(stack([identity((3,))]), torch.ones(1, 3))

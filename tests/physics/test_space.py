@@ -97,7 +97,13 @@ def test_real_data_is_taken_as_complex():
 def test_arrays_become_tensors():
     locked = np.arange(4.0)
     locked.flags.writeable = False
-    for array in (locked, np.arange(4.0)[::-1], np.array(2.0), np.ones((2, 3)).T, np.broadcast_to(1.0, (2, 2))):
+    for array in (
+        locked,
+        np.arange(4.0)[::-1],
+        np.array(2.0),
+        np.ones((2, 3)).T,
+        np.broadcast_to(1.0, (2, 2)),
+    ):
         x = as_tensor(array, "it")
         assert x.shape == array.shape
         np.testing.assert_array_equal(x.numpy(), array)

@@ -241,6 +241,24 @@ def test_a_summary_is_one_section_with_the_introduction_first() -> None:
     assert section.title == "Can I?"
     assert section.answer == HEADLINES["certified"]
     assert section.blocks[0] == Text("what was measured")
-    assert {"Conditions", "Coverage", "What it would take"} <= {
-        block.text for block in section.blocks if block.kind == "heading"
-    }
+    assert [block.title for block in section.blocks if block.kind == "fold"] == [
+        "Conditions",
+        "Certificate for these operators",
+        "What it would take",
+    ]
+    assert [block.text for block in section.blocks if block.kind == "heading"] == ["Coverage"]
+
+
+def test_sources_are_named_once() -> None:
+    sources = blocks(Result(), "Conditions")[1]
+    assert sources.items == ["T1, N1: a source"]
+
+
+def test_unseen_single_entries_are_few() -> None:
+    unseen = torch.eye(64).reshape(64, 8, 8)[:8]
+    assert len(blocks(Result(unseen=unseen, unseen_what="x"), "What stays invisible")[1].pictures) == 4
+
+
+def test_even_coverage_is_said_plainly() -> None:
+    result = Result(coverage=torch.full((8, 8), 3.0), coverage_basis="pixel")
+    assert blocks(result, "Coverage")[0].text == "Every entry is seen by 3 of the operators."

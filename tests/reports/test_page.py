@@ -11,6 +11,7 @@ import pytest
 from invlearn.reports.figures import Scale
 from invlearn.reports.page import (
     Code,
+    Fold,
     Gallery,
     Heading,
     Items,
@@ -60,6 +61,7 @@ def everything() -> Page:
         Table(("name", "value", "result"), [("x", "1", "holds")], "a table", ["good"]),
         Plot(DOT, "what it shows", "a plot"),
         Gallery([Picture(DOT, "a picture")], "a gallery", Scale(-1.5, 2.0, "gray", "ms")),
+        Fold("a fold", [Text("what is inside")]),
     ]
     return Page(
         "A page",
@@ -75,7 +77,8 @@ def test_every_block_is_shown() -> None:
     for text in (
         "A page", "the lead", "First?", "Yes, it can.", "Second?", "No.", "a paragraph", "a heading",
         "first", "second", "invlearn tour", "a command", "name", "holds", "a table", "a plot",
-        "a picture", "a gallery", "-1.5", "2 ms", "invlearn something", "torch 2.13",
+        "a picture", "a gallery", "a fold", "what is inside", "-1.5", "2 ms", "invlearn something",
+        "torch 2.13",
     ):  # fmt: skip
         assert text in outline.text, text
 

@@ -128,6 +128,10 @@ def _flat(tensors: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
     return tuple(itertools.islice(itertools.cycle(arrays), 8))
 
 
+def _temporaries(samples: int, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.empty(samples, m.dtype), np.empty(2 * m.shape[2], np.int64), np.empty_like(m)
+
+
 def analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
     """`polyphase.analyse` for a real tensor of `DTYPES` in main memory."""
     from invlearn.wavelets.kernels import loops
@@ -143,8 +147,14 @@ def analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
     source, targets = x.detach().contiguous().view(-1).numpy(), _flat(bands)
     tile = _tile(counts[1], sizes[2], ndim, analysis.half, x.itemsize)
 
+    reach = analysis.half - 1
+    samples = 2 * tile * (counts[2] + reach) + (2 * tile + 4 * (tile + reach)) * sizes[2]
+
     def work(first: int, last: int) -> None:
-        loops.analyse(source, targets, first, last, sizes, counts, tables, inner, analysis.start, m, ndim, tile)
+        loops.analyse(
+            source, targets, first, last, sizes, counts, tables, inner, analysis.start, m, ndim, tile,
+            *_temporaries(samples, m),
+        )  # fmt: skip
 
     planes = counts[0] * (1 if ndim == 1 else batch)
     _run(work, planes * -(-counts[1] // tile), x.numel())
@@ -169,10 +179,14 @@ def synthesise(bands: Sequence[Tensor], analysis: Analysis) -> Tensor:
         tile = _tile(pairs[1], sizes[2], ndim, analysis.half, out.itemsize)
         lead, shift = analysis.lead, analysis.shift
 
+        reach = analysis.half - 1
+        samples = tile * (2 * pairs[2] + 4 * (pairs[2] + reach)) + 8 * (tile + reach) * counts[2]
+
         def work(first: int, last: int) -> None:
             loops.synthesise(
-                target, sources, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile
-            )
+                target, sources, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile,
+                *_temporaries(samples, m),
+            )  # fmt: skip
 
         planes = pairs[0] * (1 if ndim == 1 else batch)
         _run(work, planes * -(-pairs[1] // tile), out.numel())

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import no_type_check  # a wrapper of run-time type checks could not be compiled
 
-import numpy as np
 from numba import njit, uint64
 
 
@@ -189,7 +188,7 @@ def _interleave(x, at, sx, size, shift, e, odd, pairs, rows):
 
 @no_type_check
 @_jit
-def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim, tile):
+def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim, tile, work, at, masked):
     """Tasks `first … last` of an analysis; a task is a tile of output rows of one output plane.
 
     Parameters
@@ -202,15 +201,16 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
     start : how far the first window reaches before sample 0
     m : (2 channels, 2 parities, taps)
     tile : rows of a task
+    work, at, masked : memory for temporaries: samples, 2 × taps integers, taps as `m`
     """
     depth, height, width = sizes
     d, h, w = counts
     q = m.shape[2]
     ext, plane, line = w + q - 1, (tile + q - 1) * width, tile * width
-    planes = np.empty(4 * plane if ndim == 3 else 0, x.dtype)  # [channel][parity of the row][row]
-    lines = np.empty(2 * line if ndim > 1 else 0, x.dtype)  # [channel][row]
-    split = np.empty(2 * tile * ext, x.dtype)  # [parity][row]
-    at_a, at_d, masked = np.empty(q, np.int64), np.empty(q, np.int64), np.empty_like(m)
+    split = work  # [parity][row]
+    lines = split[2 * tile * ext :]  # [channel][row]
+    planes = lines[2 * line :]  # [channel][parity of the row][row]
+    at_a, at_d = at[:q], at[q : 2 * q]
     tiles = (h + tile - 1) // tile
     for task in range(first, last):
         k, i0, b = task % d, task // d % tiles * tile, task // (d * tiles)
@@ -222,16 +222,16 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                 j = 0
                 while j < rows + q - 1:
                     e = 2 * (i0 + j) + parity
-                    at, source, run = parity * plane + j * width, tables[1][e], 1
+                    to, source, run = parity * plane + j * width, tables[1][e], 1
                     if source < 0:
-                        planes[at : at + width] = 0.0
-                        planes[2 * plane + at : 2 * plane + at + width] = 0.0
+                        for i in range(width):
+                            planes[to + i] = planes[2 * plane + to + i] = 0.0
                     else:
                         while j + run < rows + q - 1 and tables[1][e + 2 * run] == source + 2 * run:
                             run += 1
                         s = x[source * width :]
                         _combine(
-                            planes, planes[2 * plane :], at, width, s, s, at_a, at_d, 2 * width, masked, run, width
+                            planes, planes[2 * plane :], to, width, s, s, at_a, at_d, 2 * width, masked, run, width
                         )
                     j += run
         for c in range(2 if ndim == 3 else 1):
@@ -254,13 +254,15 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                     at_a[u] = u
                     at_d[u] = tile * ext + u
                 band = 4 * c + 2 * s
-                at = ((b * d + k) * h + i0) * w
-                _combine(bands[band], bands[band + 1], at, w, split, split, at_a, at_d, ext, m, rows, w)
+                to = ((b * d + k) * h + i0) * w
+                _combine(bands[band], bands[band + 1], to, w, split, split, at_a, at_d, ext, m, rows, w)
 
 
 @no_type_check
 @_jit
-def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile):
+def synthesise(
+    x, bands, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile, work, at, masked
+):
     """Tasks `first … last` of the adjoint; a task is a tile of row pairs of one pair of output planes.
 
     Parameters as `analyse`, and
@@ -273,10 +275,10 @@ def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead,
     d, h, w = counts
     q = m.shape[2]
     ext, plane, line, margin = pairs[2] + q - 1, (tile + q - 1) * w, tile * (pairs[2] + q - 1), q - 1 - lead
-    planes = np.empty(8 * plane if ndim == 3 else 0, x.dtype)  # [phase][row channel][column channel][row]
-    lines = np.empty(4 * line, x.dtype)  # [phase][column channel][row]
-    woven = np.empty(2 * tile * pairs[2], x.dtype)  # [phase][row]
-    at_a, at_d, masked = np.empty(q, np.int64), np.empty(q, np.int64), np.empty_like(m)
+    woven = work  # [phase][row]
+    lines = woven[2 * tile * pairs[2] :]  # [phase][column channel][row]
+    planes = lines[4 * line :]  # [phase][row channel][column channel][row]
+    at_a, at_d = at[:q], at[q : 2 * q]
     tiles = (pairs[1] + tile - 1) // tile
     for task in range(first, last):
         k, i0, b = task % pairs[0], task // pairs[0] % tiles * tile, task // (pairs[0] * tiles)
@@ -291,13 +293,13 @@ def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead,
                     while j + run < rows + q - 1 and tables[1][i0 + j + run] == source + run:
                         run += 1
                 for s in range(4):
-                    at = s * plane + j * w
+                    to = s * plane + j * w
                     if source < 0:
-                        planes[at : at + w] = 0.0
-                        planes[4 * plane + at : 4 * plane + at + w] = 0.0
+                        for i in range(w):
+                            planes[to + i] = planes[4 * plane + to + i] = 0.0
                     else:
                         a, e = bands[s][source * w :], bands[4 + s][source * w :]
-                        _combine(planes, planes[4 * plane :], at, 0, a, e, at_a, at_d, 0, masked, 1, run * w)
+                        _combine(planes, planes[4 * plane :], to, 0, a, e, at_a, at_d, 0, masked, 1, run * w)
                 j += run
         for p in range(2 if ndim == 3 else 1):
             z = 2 * k + p - shift if ndim == 3 else 0
@@ -306,20 +308,22 @@ def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead,
             if z >= depth:
                 continue
             for s in range(2):
-                at = s * line + margin
+                to = s * line + margin
                 if ndim == 3:
                     for u in range(q):
                         at_a[u] = (4 * p + s) * plane + u * w
                         at_d[u] = at_a[u] + 2 * plane
-                    _combine(lines, lines[2 * line :], at, ext, planes, planes, at_a, at_d, w, m, rows, w)
+                    _combine(lines, lines[2 * line :], to, ext, planes, planes, at_a, at_d, w, m, rows, w)
                 elif ndim == 2:
                     _filter_rows(
-                        lines, lines[2 * line :], at, ext, bands[s], bands[2 + s], volume, tables[1], 1, inner,
+                        lines, lines[2 * line :], to, ext, bands[s], bands[2 + s], volume, tables[1], 1, inner,
                         i0, rows, w, w, m, at_a, at_d, masked,
                     )  # fmt: skip
                 else:
                     for r in range(rows):
-                        lines[at + r * ext : at + r * ext + w] = bands[s][(i0 + r) * w : (i0 + r + 1) * w]
+                        row, source = lines[to + r * ext :], bands[s][(i0 + r) * w :]
+                        for i in range(w):
+                            row[i] = source[i]
             for g in range(2 if ndim > 1 else 1):
                 for s in range(2):
                     for r in range(rows):
@@ -344,5 +348,5 @@ def synthesise(x, bands, first, last, sizes, counts, pairs, tables, inner, lead,
                 y = 2 * (i0 + done) + g - shift
                 count = min(rows - done, (height - y + 1) // 2)
                 if count > 0:
-                    at = (page + y) * width
-                    _interleave(x, at, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count)
+                    to = (page + y) * width
+                    _interleave(x, to, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count)

@@ -34,7 +34,9 @@ def test_constants_are_the_kernel():
 
 def test_laplacian():
     d = FiniteDifference((6,), mode="circular")
-    np.testing.assert_allclose(d.normal(np.eye(6)), 2 * np.eye(6) - np.roll(np.eye(6), 1, 0) - np.roll(np.eye(6), -1, 0))
+    np.testing.assert_allclose(
+        d.normal(np.eye(6)), 2 * np.eye(6) - np.roll(np.eye(6), 1, 0) - np.roll(np.eye(6), -1, 0)
+    )
 
 
 def test_axes_are_listed_first_and_ordered():

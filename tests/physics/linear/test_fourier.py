@@ -29,9 +29,7 @@ def test_is_the_defining_sum(n, centered):
 
 def test_two_axes_are_a_kronecker_product():
     matrix = Fourier((4, 3), centered=True).to_dense().numpy()
-    np.testing.assert_allclose(
-        matrix, np.kron(explicit_sum(4, True), explicit_sum(3, True)), atol=1e-12
-    )
+    np.testing.assert_allclose(matrix, np.kron(explicit_sum(4, True), explicit_sum(3, True)), atol=1e-12)
 
 
 @given(

@@ -13,9 +13,7 @@ from torch.testing import assert_close
 from invlearn.physics import Crop, Downsample, Fourier, Pad, check_adjoint
 
 
-@given(
-    shape=st.lists(st.integers(1, 12), min_size=1, max_size=3), data=st.data(), antialias=st.booleans()
-)
+@given(shape=st.lists(st.integers(1, 12), min_size=1, max_size=3), data=st.data(), antialias=st.booleans())
 def test_downsampling_as_scipy(shape, data, antialias):
     factors = tuple(data.draw(st.integers(1, min(4, n))) for n in shape)
     x = np.random.default_rng(0).standard_normal(shape)
