@@ -18,9 +18,11 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -318,23 +320,103 @@ def measure_cell(tensor: str, wavelet: str, operation: str, rounds: int) -> dict
     }
 
 
+MEMORY = """
+import json, sys, torch
+from invlearn.wavelets import dwt, idwt
+
+def resident(key):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
+
+def ratio(function, *arguments):
+    with open("/proc/self/clear_refs", "w") as reset:
+        reset.write("5")
+    before = resident("VmRSS")
+    result = function(*arguments)
+    return result, round((x.nbytes + resident("VmHWM") - before) / (2 * x.nbytes), 3)
+
+torch.set_num_threads(2)
+ratios = {}
+for wavelet in ("haar", "bior3.3"):
+    x = torch.ones(8, 8, 8)
+    idwt(dwt(x, wavelet, 3), wavelet, 3)
+    x = torch.ones(1, 16, 64, 128, 128)
+    bands, forward = ratio(dwt, x, wavelet, 3)
+    y, inverse = ratio(idwt, bands, wavelet, 3)
+    ratios[wavelet] = {"forward": forward, "inverse": inverse}
+    del bands, y
+print(json.dumps(ratios))
+"""
+
+
+def peak_memory() -> dict[str, dict[str, float]]:
+    """Peak of (input + output + temporaries) over (input + output), in a process of its own."""
+    plain = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+    run = subprocess.run([sys.executable, "-c", MEMORY], env=plain, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+def float64_error() -> float:
+    """Largest relative deviation from PyWavelets over the benchmark's wavelets, in float64."""
+    worst = 0.0
+    x = torch.rand(TENSORS["B"], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for wavelet in WAVELETS:
+        expected = pywt.dwtn(x.numpy(), wavelet, "periodization", axes=(-3, -2, -1))
+        bands = dwt(x, wavelet, 3)
+        for name, band in bands.items():
+            worst = max(worst, float(np.abs(band.numpy() - expected[name]).max() / np.abs(expected[name]).max()))
+        back = pywt.idwtn(expected, wavelet, "periodization", axes=(-3, -2, -1))
+        worst = max(worst, float(np.abs(idwt(bands, wavelet, 3).numpy() - back).max() / np.abs(back).max()))
+    return worst
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", help="cells whose 'tensor wavelet operation' contains this")
+    parser.add_argument("--only", default="", help="cells whose 'tensor wavelet operation' contains this")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     cells = []
-    for tensor in TENSORS:
-        for wavelet in WAVELETS:
-            for operation in OPERATIONS:
-                if options.only and options.only not in f"{tensor} {wavelet} {operation}":
-                    continue
-                cell = measure_cell(tensor, wavelet, operation, options.rounds)
-                cells.append(cell)
-                print(tensor, wavelet, operation, cell["speedup"], cell["best_contender"], cell["milliseconds"])
-    print("geo", math.exp(statistics.fmean(math.log(c["speedup"]) for c in cells)), "min", min(c["speedup"] for c in cells))
+    for tensor, wavelet, operation in itertools.product(TENSORS, WAVELETS, OPERATIONS):
+        if options.only in f"{tensor} {wavelet} {operation}":
+            cell = measure_cell(tensor, wavelet, operation, options.rounds)
+            cells.append(cell)
+            print(tensor, wavelet, operation, cell["speedup"], cell["best_contender"], cell["milliseconds"], flush=True)
+    speedups = [cell["speedup"] for cell in cells]
+    summary = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
+        "threads": THREADS,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numba", "numpy", "PyWavelets", "ptwt")},
+        },
+        "tensors": TENSORS,
+        "dtype": "float32",
+        "rounds": options.rounds,
+        "load": "shared machine: %.1f runnable processes on average at the end" % os.getloadavg()[0],
+        "statistic": "median over rounds in which all contenders and the copy run in turns",
+        "geometric_mean_speedup": round(math.exp(statistics.fmean(map(math.log, speedups))), 2),
+        "smallest_speedup": min(speedups),
+        "float64_relative_error": float64_error(),
+        "peak_memory_over_input_and_output": peak_memory(),
+        "cuda": "not yet measured",
+        "cells": cells,
+    }
+    text = json.dumps({k: v for k, v in summary.items() if k != "cells"}, indent=1)[:-2]
+    rows = ",\n".join("  " + json.dumps(cell) for cell in cells)
+    options.output.write_text(f'{text},\n "cells": [\n{rows}\n ]\n}}\n')
+    print({k: summary[k] for k in ("geometric_mean_speedup", "smallest_speedup")})
 
 
 if __name__ == "__main__":

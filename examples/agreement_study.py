@@ -9,7 +9,8 @@ with a relative error below 1e-3 in every trial.
     python examples/agreement_study.py            # a few minutes on one core
     python examples/agreement_study.py --tiny     # a few settings
 
-Writes `benchmarks/results/agreement.json` and `docs/figures/agreement.svg`.
+Writes `benchmarks/results/agreement.json`, `docs/figures/agreement.svg` and, with `--map`, a phase diagram
+`docs/figures/phase.svg`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np  # noqa: E402
 
 from invlearn.identifiability import Report, check, learn_subspace  # noqa: E402
 from invlearn.identifiability.learn import LearnedSubspace, recovery_error  # noqa: E402
-from invlearn.identifiability.phase import random_operators  # noqa: E402
+from invlearn.identifiability.phase import PhaseDiagram, phase_diagram, random_operators  # noqa: E402
 from invlearn.physics import Dense, OperatorFamily  # noqa: E402
 from invlearn.physics.groups import Group, Rotations90, Shifts  # noqa: E402
 
@@ -79,6 +80,11 @@ class Setting:
     def samples(self) -> int:
         """Signals that each operator measures."""
         return 1 if self.kind == "one signal each" else 4 * self.k
+
+    @property
+    def key(self) -> list[int]:
+        """Seed of the setting's own random numbers."""
+        return [self.seed, list(MARKERS).index(self.kind), self.n, self.k, self.m, self.count]
 
     @property
     def margin(self) -> float:
@@ -223,8 +229,7 @@ def orbit_error(
 
 def run(setting: Setting, trials: int) -> dict[str, Any]:
     """Verdict and experiment for one setting."""
-    kind = list(MARKERS).index(setting.kind)
-    key = [setting.seed, kind, setting.n, setting.k, setting.m, setting.count]
+    key = setting.key
     matrices = draw_operators(setting, np.random.default_rng(key))
     report = ask(setting, matrices)
     results = [learn(setting, matrices, np.random.default_rng([*key, t])) for t in range(trials)]
@@ -383,6 +388,13 @@ def study(chosen: list[Setting], trials: int) -> dict[str, Any]:
     return {"trials": trials, "threshold": SUCCESS, "summary": summary(rows), "settings": rows}
 
 
+def phase_map(tiny: bool) -> PhaseDiagram:
+    """Where learning succeeds over (k, m, G), for Gaussian operators on signals of 24 entries."""
+    if tiny:
+        return phase_diagram(8, [1], [3, 5], [2, 4], trials=1, workers=1)
+    return phase_diagram(24, [2, 4, 6], range(2, 17), [2, 3, 4, 6, 8, 12], trials=3)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the study from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -390,7 +402,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "agreement.json")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "agreement.svg")
+    parser.add_argument("--map", type=Path, nargs="?", const=ROOT / "docs" / "figures" / "phase.svg")
     options = parser.parse_args(arguments)
+    if options.map is not None:
+        options.map.parent.mkdir(parents=True, exist_ok=True)
+        phase_map(options.tiny).figure().savefig(options.map)
     chosen = [replace(s, seed=options.seed) for s in (TINY if options.tiny else settings())]
     result = study(chosen, 1 if options.tiny else TRIALS)
     for path in (options.json, options.figure):

@@ -290,10 +290,6 @@ def segment(size: Size, data: list[Tensor], network: str, seed: int) -> dict[str
 def study(size: Size, out: Path) -> dict[str, Any]:
     """Run what `out` does not hold yet, writing it after every network."""
     origin, *data = digits(size)
-    curves = [
-        *filaments(size.filaments, size.filament_pixels, seed=1),
-        *filaments(size.filament_tests, size.filament_pixels, seed=2),
-    ]
     settings = {**asdict(size), "digits from": origin, "torch": torch.__version__}
     settings = json.loads(json.dumps(settings))
     results: dict[str, Any] = {
@@ -306,6 +302,10 @@ def study(size: Size, out: Path) -> dict[str, Any]:
         results = json.loads(out.read_text())
         if results["settings"] != settings:
             raise SystemExit(f"{out} holds results of other settings: give another --out, or remove it")
+    curves = [
+        *filaments(size.filaments, size.filament_pixels, seed=1),
+        *filaments(size.filament_tests, size.filament_pixels, seed=2),
+    ]
 
     def run(part: str, keys: dict[str, Any], function: Callable[..., dict[str, Any]], *inputs: Any) -> None:
         if any(keys.items() <= done.items() for done in results[part]):

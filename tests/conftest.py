@@ -9,6 +9,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# Small problems: several workers with several threads each would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _hook = install_import_hook("invlearn", "beartype.beartype")
 _hook.__enter__()
 

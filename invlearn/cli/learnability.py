@@ -100,11 +100,20 @@ class Question:
 
     def answer(self, settings: Settings) -> Any:
         """The `Report` of the check."""
+        from invlearn import io
+
+        for path in self.files:
+            io.inspect(path)  # a wrong file is found before torch is imported
         from invlearn.identifiability import check
         from invlearn.physics.groups import group_by_name
 
         device = settings.torch_device()
         family, known = self.read()
+        if family.domain.ndim == 1 and self.operators[0] != "matrices" and self.shape is None:
+            settings.note(
+                f"read as {len(family)} masks of a signal with {family.domain.size} entries; "
+                "for one mask of that shape add --shape"
+            )
         group = None if self.group is None else group_by_name(self.group, family.domain.shape)
         operators = family[0] if len(family) == 1 else family
         return check(operators, group=group, noise=self.noise, seed=settings.seed, device=device, **known)
@@ -112,7 +121,6 @@ class Question:
 
 def print_report(report: Any, quiet: bool) -> None:
     """The answer for a person: verdict first."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -128,22 +136,25 @@ def print_report(report: Any, quiet: bool) -> None:
     console.print()
     for name, value in facts(report):
         console.print(Text(f"{name}: ", style="dim") + Text(value))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "condition", "kind", "required", "actual", "margin", "result"):
-        table.add_column(column, justify="right" if column in ("required", "actual", "margin") else "left")
-    for cells, tone in bound_rows(report):
-        style = {"good": "green", "bad": "red"}.get(tone, "")
-        table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style=style))
-    console.print(table)
+    console.print()
+    rows = bound_rows(report)
+    for kind in ("necessary", "sufficient"):
+        table = Table(box=None, pad_edge=False, title=f"{kind} conditions", title_justify="left")
+        for column in ("result", "id", "has", "needs", "condition"):
+            table.add_column(column, justify="right" if column in ("has", "needs") else "left")
+        for (name, condition, its_kind, required, actual, _, result), tone in rows:
+            if its_kind == kind:
+                style = {"good": "green", "bad": "red"}.get(tone, "")
+                table.add_row(Text(result, style=style), *map(Text, (name, actual, required, condition)))
+        console.print(table)
+        console.print()
     if report.certificate is not None:
         console.print(Text(f"certificate ({report.certificate.model}): {report.certificate.scope}"))
-    plan = report.to_dict()["plan"]
-    console.print(
-        Text(
-            f"operators in general position would need m = {number(plan['minimal_m'])} with this many "
-            f"operators, or {number(plan['minimal_operators'])} operators at this m"
-        )
-    )
+    plan = report.plan
+    if plan.minimal_m is not None:
+        console.print(Text(f"general operators in this number would need m = {number(plan.minimal_m)}"))
+    if plan.minimal_operators is not None:
+        console.print(Text(f"general operators of this m: {number(plan.minimal_operators)} would do"))
 
 
 def write_report(folder: Path, report: Any, run: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from invlearn.identifiability.coverage import Coverage
-from invlearn.identifiability.setting import DENSE_LIMIT, RANK_TOLERANCE, Element, Setting
+from invlearn.identifiability.setting import DENSE_LIMIT, Element, Setting
 from invlearn.physics.groups import Group
 
 NEURIPS22 = "Tachella, Chen & Davies, NeurIPS 2022, arXiv:2201.12151"
@@ -170,8 +170,7 @@ def null_probe(setting: Setting, i: int, generator: torch.Generator) -> Tensor:
         d = setting.diagonal(Element(i, 0))
         return setting.signals(torch.where(d > 0, 0, setting.coordinates(z)))
     if setting.n <= DENSE_LIMIT:
-        _, s, vh = torch.linalg.svd(setting.matrix(Element(i, 0)), full_matrices=False)
-        rows = vh[s > RANK_TOLERANCE * s[0]]
+        rows = setting.row_space(i)
         return z - rows.mH @ (rows @ z)
     from invlearn.physics.solvers import lsqr
 

@@ -177,7 +177,7 @@ def ghost_test(setting: Setting, k: int, *, assignments: int = 3, seed: int = 0)
         if setting.group is None:
             bases = [v, random_subspace(setting, k, generator)]
         else:
-            members = torch.randint(setting.order, (min(4, setting.order),), generator=generator).tolist()
+            members = torch.randperm(setting.order, generator=generator)[:4].tolist()
             bases = [setting.move(v, Element(0, h)) for h in members]
         assignment = torch.randint(len(bases), (len(elements),), generator=generator).tolist()
         if len(set(assignment)) == 1:
@@ -246,8 +246,9 @@ def completability(setting: Setting, basis: Tensor, ghosts: Tensor) -> Tensor:
     """For each operator and entry, whether the entry of a signal seen by that operator is determined.
 
     A ghost w moves the model by E = w cᵀ; signals measured by A_g follow with w - U b_g where A_g w =
-    A_g U b_g. An entry is determined (to first order) when no ghost moves it. The per-entry test of
-    Király, Theran & Tomioka (JMLR 2015, arXiv:1211.4116) with unlimited samples of each mask.
+    A_g U b_g. Signals U b with A_g U b = 0 stay free even when the model is known. An entry is
+    determined (to first order) when neither moves it. The per-entry test of Király, Theran & Tomioka
+    (JMLR 2015, arXiv:1211.4116) with unlimited samples of each mask.
 
     Parameters
     ----------
@@ -263,10 +264,10 @@ def completability(setting: Setting, basis: Tensor, ghosts: Tensor) -> Tensor:
     """
     out = []
     for e in setting.elements():
-        if not len(ghosts):
-            out.append(torch.ones(setting.n, dtype=torch.bool, device=setting.device))
-            continue
-        b = torch.linalg.pinv(setting.apply(basis, e).T) @ setting.apply(ghosts, e).T
-        moved = ghosts - (basis.T @ b).T
+        left, s, vh = torch.linalg.svd(setting.apply(basis, e).T, full_matrices=True)
+        rank = int((s > setting.precision.rank * s[0]).sum()) if len(s) else 0
+        inverse = vh[:rank].mH / s[:rank] @ left[:, :rank].mH
+        follow = inverse @ setting.apply(ghosts, e).T
+        moved = torch.cat([ghosts - (basis.T @ follow).T, (basis.T @ vh[rank:].mH).T])
         out.append((moved.abs() < 1e-7).all(0))
     return torch.stack(out)

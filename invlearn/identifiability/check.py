@@ -35,6 +35,7 @@ from invlearn.identifiability.setting import DENSE_LIMIT, Setting
 from invlearn.physics.family import OperatorFamily
 from invlearn.physics.groups import Group
 from invlearn.physics.operator import LinearOperator
+from invlearn.physics.space import as_numbers
 
 _POINTS = 5  # tangent certificates run at this many points of the signal set
 _SWEEP = 7  # verdicts over the interval of an estimated dimension, at most
@@ -154,9 +155,10 @@ class _Model:
                 raise ValueError(f"the {len(basis)} vectors of subspace= span only {rank} dimensions")
             return cls(_checked_dimension(rank, setting), "subspace", seed, sd, basis=basis)
         if isinstance(signals, Generated):
-            return cls(
-                _checked_dimension(signals.latent_dimension, setting), "network", seed, sd, generated=signals
-            )
+            latent = _checked_dimension(signals.latent_dimension, setting)
+            if k not in (None, latent):
+                raise ValueError(f"dimension={k}, but the network has {latent} latents: leave dimension= out")
+            return cls(latent, "network", seed, sd, generated=signals)
         if isinstance(signals, Measurements):
             signals.check_fits(setting)
             if k is not None:
@@ -187,16 +189,11 @@ def _estimated(found: DimensionEstimate, setting: Setting) -> int:
 
 
 def _flat(setting: Setting, x: Any, what: str) -> Tensor:
-    x = torch.as_tensor(x)
-    x = setting.domain.check(
-        x.to(torch.float64) if not x.is_complex() else x.to(torch.complex128), f"{what}="
-    )
+    x = setting.domain.check(as_numbers(x, f"{what}="), f"{what}=")
     if x.ndim != setting.domain.ndim + 1 or not len(x):
         raise ValueError(
             f"{what}= must be (count, {', '.join(map(str, setting.domain.shape))}), got {tuple(x.shape)}"
         )
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{what}= has NaN or infinite entries")
     return setting.domain.flatten(x).to(setting.device, setting.domain.dtype(torch.float64))
 
 
@@ -313,8 +310,8 @@ def _certificate(
         return subspace_certificate(setting, model.basis, scope, model=name, seed=model.seed), model.basis
     copies = ", each of its copies under the group where the copy is known" if moved else ""
     scope = (
-        f"almost every linear subspace of dimension {k}{copies}: full rank at a random one, examined here, is full "
-        "rank outside a set of measure zero; unions of subspaces and curved sets are not covered"
+        f"almost every linear subspace of dimension {k}{copies}: full rank at a random one, examined here, "
+        "is full rank outside a set of measure zero; unions of subspaces and curved sets are not covered"
     )
     slack = sum(max(r - k, 0) for r in setting.distinct_ranks) * setting.order
     attempts = 3 if slack >= setting.n - k and setting.n <= DENSE_LIMIT else 1

@@ -17,15 +17,21 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from invlearn.identifiability.estimators import (
+    box_counting,
+    corrected,
+    local_pca,
+    maximum_likelihood,
+    neighbour_distances,
+    principal_coordinates,
+    two_nn,
+)
+
 # An upper limit this little above an integer is not rounded up to the next one: dimensions of
 # smooth sets are integers, and the limits scatter by about this much.
 _SLACK = 0.25
 _Z = 1.96  # two-sided 95 %
-_NEIGHBOURS = 20
-_GAP = 8.0  # ratio of neighbouring local variances that separates tangent from curvature
-_MINOR = 0.05  # local variances below this part of the largest are no directions of their own
 _PLAUSIBLE = 1.5  # nearest-neighbour estimates fall short by less than this factor
-_PROJECT_ABOVE = 512
 _CLEAR = 2.0  # neighbours should be this many times farther apart than noise alone would put them
 _SMALLEST = 5
 _FEW = 100
@@ -77,6 +83,7 @@ class _Raw:
 
     estimates: dict[str, tuple[float, float]]
     samples: int
+    sparse: int  # samples left for nearest neighbours after thinning
     rank: int
     warnings: tuple[str, ...]
 
@@ -113,117 +120,6 @@ def _check_noise(noise: float | None) -> float:
     return float(noise)
 
 
-def _reduce(rows: np.ndarray, noise: float, precision: float, rng: np.random.Generator) -> np.ndarray:
-    """Coordinates in the principal directions that rise above noise and rounding.
-
-    A random projection to more than 2k dimensions keeps the dimension of a set, and an orthonormal
-    one keeps white noise white with the same standard deviation: it only makes large images
-    affordable.
-    """
-    if rows.shape[1] > _PROJECT_ABOVE:
-        basis = np.linalg.qr(rng.standard_normal((rows.shape[1], _PROJECT_ABOVE)))[0]
-        rows = rows @ basis
-    centred = rows - rows.mean(axis=0)
-    n, d = centred.shape
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    if s.size == 0 or s[0] == 0:
-        return np.zeros((n, 0))
-    # Largest singular value of pure noise (Marchenko-Pastur edge) and of rounding errors.
-    floor = max(
-        noise * (math.sqrt(n) + math.sqrt(d)),
-        precision * max(s[0], float(np.abs(rows).max()) * math.sqrt(n)) * math.sqrt(d),
-    )
-    keep = s > floor
-    return u[:, keep] * s[keep]
-
-
-def _jackknife(inverse: np.ndarray, groups: int = 20) -> tuple[float, float]:
-    """1 / mean(inverse) and its delete-a-group jackknife standard error."""
-    total, n = float(inverse.sum()), inverse.size
-    if total <= 0:
-        return math.inf, 0.0
-    parts = np.array_split(inverse, min(groups, n))
-    without = np.array([(n - p.size) / max(total - p.sum(), 1e-300) for p in parts])
-    g = len(parts)
-    return n / total, float(np.sqrt((g - 1) / g * ((without - without.mean()) ** 2).sum()))
-
-
-def _mle(distances: np.ndarray) -> tuple[float, float]:
-    """Levina-Bickel estimate from sorted distances `(N, K)`, averaged as MacKay and Ghahramani do."""
-    logs = np.log(distances)
-    return _jackknife((logs[:, -1:] - logs[:, :-1]).mean(axis=1))
-
-
-def _two_nn(distances: np.ndarray) -> tuple[float, float]:
-    """TwoNN by maximum likelihood: N / sum log(r_2 / r_1)."""
-    return _jackknife(np.log(distances[:, 1] / distances[:, 0]))
-
-
-def _local_pca(
-    points: np.ndarray,
-    tree: cKDTree,
-    neighbours: int,
-    noise: float,
-    plausible: float,
-    rng: np.random.Generator,
-) -> float:
-    """Number of directions before the largest gap of the mean local spectrum.
-
-    Without a gap, every direction that the data have counts if these are few enough to be believed
-    (`plausible`: a linear set); otherwise, as for photographs, those above 5 % of the largest variance.
-    """
-    n, d = points.shape
-    centres = points[rng.permutation(n)[: min(n, 200)]]
-    index = tree.query(centres, k=neighbours)[1]
-    local = points[index]
-    local = local - local.mean(axis=1, keepdims=True)
-    values = np.linalg.svd(local, compute_uv=False) ** 2 / neighbours
-    spectrum = np.exp(np.log(np.maximum(values, 1e-300)).mean(axis=0))
-    edge = (noise * (1 + math.sqrt(d / neighbours))) ** 2
-    spectrum = spectrum[: min(d, neighbours - 1)]
-    spectrum = spectrum[spectrum > max(edge, 1e-20 * spectrum[0])]
-    if spectrum.size <= 1:
-        return float(spectrum.size)
-    ratios = spectrum[:-1] / spectrum[1:]
-    if ratios.max() > _GAP:
-        return float(np.argmax(ratios) + 1)
-    if d <= plausible:
-        return float(spectrum.size)
-    return float((spectrum > _MINOR * spectrum[0]).sum())
-
-
-def _box_counting(points: np.ndarray, noise: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Slope of log N(eps) against -log eps over the scales that the samples still fill.
-
-    N(eps) is the number of occupied boxes, the smallest over a few random grid offsets.
-    """
-    n, d = points.shape
-    size = float(np.ptp(points, axis=0).max())
-    xs, ys = [], []
-    offsets = rng.random((8, d))
-    eps = size / 2
-    # Below four samples a box the count is the number of samples, not of boxes; below the noise
-    # the set is a full-dimensional cloud.
-    while eps > max(4 * noise, size * 1e-6):
-        counts = [len(np.unique(np.floor(points / eps + o).astype(np.int64), axis=0)) for o in offsets]
-        if min(counts) > n / 4:
-            break
-        xs.append(-math.log(eps))
-        ys.append(math.log(min(counts)))
-        eps /= math.sqrt(2)
-    if len(xs) < 3:
-        return math.nan, 0.0
-    x, y = np.array(xs), np.array(ys)
-    slope, intercept = np.polyfit(x, y, 1)
-    residual = y - slope * x - intercept
-    spread = math.sqrt(float((residual**2).sum()) / (len(x) - 2) / float(((x - x.mean()) ** 2).sum()))
-    return float(slope), spread
-
-
-def _neighbour_distances(points: np.ndarray, tree: cKDTree) -> np.ndarray:
-    return tree.query(points, k=min(_NEIGHBOURS, len(points) - 1) + 1)[0][:, 1:]
-
-
 def _estimate_cloud(
     rows: np.ndarray, noise: float, precision: float, max_samples: int, rng: np.random.Generator
 ) -> _Raw:
@@ -232,24 +128,26 @@ def _estimate_cloud(
     if len(distinct) < len(rows):
         warnings.append(f"{len(rows) - len(distinct)} duplicate samples were dropped")
     if len(distinct) == 1:
-        return _Raw({"local_pca": (0.0, 0.0)}, 1, 0, tuple(warnings))
+        return _Raw({"local_pca": (0.0, 0.0)}, 1, 1, 0, tuple(warnings))
     if len(distinct) < _SMALLEST:
         raise ValueError(
             f"{len(distinct)} distinct samples say nothing about a dimension; give {_SMALLEST} or more "
             f"({_FEW} or more for a useful estimate)"
         )
-    points = _reduce(distinct[rng.permutation(len(distinct))[:max_samples]], noise, precision, rng)
+    points = principal_coordinates(
+        distinct[rng.permutation(len(distinct))[:max_samples]], noise, precision, rng
+    )
     rank = points.shape[1]
     if rank == 0:
-        return _Raw({"local_pca": (0.0, 0.0)}, len(points), 0, tuple(warnings))
+        return _Raw({"local_pca": (0.0, 0.0)}, len(points), len(points), 0, tuple(warnings))
 
     # Neighbours closer than the noise see its dimension, not the set's: thin the samples out.
     scale = _CLEAR * noise * math.sqrt(2 * rank)
     sparse, tree = points, cKDTree(points)
-    distances = _neighbour_distances(sparse, tree)
+    distances = neighbour_distances(sparse, tree)
     while noise and np.median(distances[:, 0]) < scale and len(sparse) >= 2 * _FEW:
         sparse = sparse[::2]
-        distances = _neighbour_distances(sparse, cKDTree(sparse))
+        distances = neighbour_distances(sparse, cKDTree(sparse))
     if noise and np.median(distances[:, 0]) < scale:
         warnings.append(
             f"neighbours are closer than {_CLEAR:g} times what the noise puts between two samples "
@@ -257,42 +155,19 @@ def _estimate_cloud(
         )
     # Points that the reduction put on top of one another have no finite ratio of distances.
     distances = distances[distances[:, 0] > 0]
-    estimates = {"mle": _mle(distances), "two_nn": _two_nn(distances)}
+    estimates = {"mle": maximum_likelihood(distances), "two_nn": two_nn(distances)}
 
     k = estimates["mle"][0]
     base = int(max(24, 6 * math.ceil(min(k, 200))))
     scales = sorted({min(base, len(points)), min(2 * base, len(points))})
     plausible = _PLAUSIBLE * max(k, estimates["two_nn"][0])
-    local = [_local_pca(points, tree, s, noise, plausible, rng) for s in scales]
+    local = [local_pca(points, tree, s, noise, plausible, rng) for s in scales]
     # The larger scale bends more and the smaller one resolves less: their spread is the uncertainty.
     estimates["local_pca"] = (max(local), (max(local) - min(local)) / _Z)
-    boxes = _box_counting(points, noise, rng)
+    boxes = box_counting(points, noise, rng)
     if math.isfinite(boxes[0]):
         estimates["box_counting"] = boxes
-    return _Raw(estimates, len(points), rank, tuple(warnings))
-
-
-def _corrected(method: str, raw: float, samples: int, rank: int, seed: int) -> float:
-    """The dimension at which Gaussian samples, as many as these, give the estimate `raw`.
-
-    Distances grow so alike in high dimension that nearest-neighbour estimates fall short, by an
-    amount that depends on k and N alone to first order.
-    """
-    if not math.isfinite(raw) or raw < 1:
-        return raw
-    estimator = {"mle": _mle, "two_nn": _two_nn}[method]
-    previous_d, previous = 0, 0.0
-    d = max(1, math.floor(raw))
-    while True:
-        reference = np.random.default_rng([seed, d]).standard_normal((samples, d))
-        found = estimator(_neighbour_distances(reference, cKDTree(reference)))[0]
-        if found >= raw or d >= min(rank, 3 * raw):
-            break
-        previous_d, previous = d, found
-        d += max(1, round((raw - found) * 0.7))
-    if found <= raw:
-        return float(min(d, rank))
-    return previous_d + (d - previous_d) * (raw - previous) / (found - previous)
+    return _Raw(estimates, len(points), len(sparse), rank, tuple(warnings))
 
 
 def _finish(raw: _Raw, is_complex: bool, seed: int) -> DimensionEstimate:
@@ -308,7 +183,7 @@ def _finish(raw: _Raw, is_complex: bool, seed: int) -> DimensionEstimate:
             continue
         upper = value
         if name in ("mle", "two_nn"):
-            upper = max(value, _corrected(name, value, raw.samples, raw.rank, seed))
+            upper = max(value, corrected(name, value, raw.sparse, raw.rank, seed))
             error *= upper / value if value else 1.0
             lower = value
         elif name == "local_pca":
@@ -346,10 +221,11 @@ def estimate_dimension(
 
     Four estimators run: Levina-Bickel maximum likelihood [1]_ with the average of inverses [2]_,
     TwoNN [3]_, local PCA (directions before the largest gap of the mean local spectrum, at two
-    neighbourhood sizes; without a gap, those above 5 % of the largest variance [4]_), and box counting (occupied boxes of a grid against their size: the very
-    definition of k in the theorems, but within reach of a few thousand samples only for k up to
-    about 3, and left out of the interval above). The upper limit takes the first two after a
-    correction of their bias on Gaussian samples of the same number, and the maximum over methods.
+    neighbourhood sizes; without a gap, those above 5 % of the largest variance [4]_), and box counting
+    (occupied boxes of a grid against their size: the very definition of k in the theorems, but
+    within reach of a few thousand samples only for k up to about 3, and left out of the interval
+    above). The upper limit takes the first two after a correction of their bias on Gaussian samples
+    of the same number, and the maximum over methods.
 
     Parameters
     ----------
@@ -417,6 +293,8 @@ def _by_operator(
         raise ValueError(
             f"operator_index must be integers of shape ({len(y)},), got {index.dtype} {index.shape}"
         )
+    if index.size and index.min() < 0:
+        raise ValueError(f"operator_index counts from 0, got {index.min()}")
     groups = np.unique(index).tolist()
     return [y[np.flatnonzero(index == g)] for g in groups], groups
 
@@ -520,5 +398,5 @@ def _combine(raws: list[_Raw]) -> _Raw:
             between = float((len(values) - 1) / len(values) * ((without - without.mean()) ** 2).sum())
         # The spread over operators already holds each one's sampling error.
         estimates[name] = (mean, math.sqrt(max(within, between)))
-    typical = int(np.median([r.samples for r in raws]))
-    return _Raw(estimates, typical, max(r.rank for r in raws), ())
+    typical, sparse = (int(np.median([getattr(r, name) for r in raws])) for name in ("samples", "sparse"))
+    return _Raw(estimates, typical, sparse, max(r.rank for r in raws), ())

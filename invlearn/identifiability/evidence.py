@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invlearn.identifiability.nullspace import orth
 from invlearn.identifiability.setting import Setting
+
+
+def _integral(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Measurements:
         index = torch.as_tensor(index)
         if y.ndim < 2 or not len(y):
             raise ValueError(f"measurements need the shape (N, m) with N > 0, got {tuple(y.shape)}")
-        if index.shape != (len(y),) or index.is_floating_point() or index.is_complex():
+        if index.shape != (len(y),) or not _integral(index):
             raise ValueError(
                 f"operator_index must be {len(y)} integers, one a sample; got {index.dtype} "
                 f"{tuple(index.shape)}"
@@ -74,7 +77,8 @@ class Generated:
     Attributes
     ----------
     network
-        Maps latents `(latent_dimension,)` to one signal; differentiable.
+        Maps latents `(latent_dimension,)` to one signal; differentiable. A module gets latents of its
+        parameters' dtype and device, anything else float64.
     latent_dimension
         Size of z.
     """
@@ -86,16 +90,29 @@ class Generated:
 def network_tangents(setting: Setting, signals: Generated, points: int, seed: int) -> list[Tensor]:
     """Tangent spaces `(k, n)` at random latents, from the network's Jacobian."""
     generator = torch.Generator().manual_seed(seed)
+    like = torch.zeros(0, dtype=torch.float64, device=setting.device)
+    if isinstance(signals.network, torch.nn.Module):
+        like = next(signals.network.parameters(), like)
+
+    def one(z: Tensor) -> Tensor:
+        x = setting.domain.check(signals.network(z), "the signals' space (output of the network)")
+        if x.ndim != setting.domain.ndim:
+            raise ValueError(
+                f"the network must give one signal {setting.domain.shape} for latents of shape "
+                f"({signals.latent_dimension},), got {tuple(x.shape)}"
+            )
+        return setting.domain.flatten(x)
+
     out = []
     for _ in range(points):
-        z = torch.randn(signals.latent_dimension, dtype=torch.float64, generator=generator).to(setting.device)
-        jacobian = torch.func.jacfwd(lambda t: setting.domain.flatten(signals.network(t)))(z)
-        if jacobian.shape != (setting.n, signals.latent_dimension):
-            raise ValueError(
-                f"the generator's output has {jacobian.shape[0]} numbers, the operators act on "
-                f"{setting.domain}"
-            )
-        out.append(orth(jacobian.detach()).T)
+        z = torch.randn(signals.latent_dimension, dtype=torch.float64, generator=generator)
+        jacobian = torch.func.jacfwd(one)(z.to(like)).detach()
+        # In single precision the Jacobian's noise would pass for more dimensions.
+        cut = 1e-11 if jacobian.dtype in (torch.float64, torch.complex128) else 1e-5
+        u, s, _ = torch.linalg.svd(
+            jacobian.to(setting.device, setting.domain.dtype(torch.float64)), full_matrices=False
+        )
+        out.append(u[:, s > cut * s[0]].T)
     return out
 
 

@@ -16,7 +16,7 @@ import torch
 from invlearn.physics.family import OperatorFamily
 from invlearn.physics.operator import LinearOperator
 
-Matrices = OperatorFamily | LinearOperator | np.ndarray | torch.Tensor | Sequence[np.ndarray]
+Matrices = OperatorFamily | LinearOperator | np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor]
 Samples = np.ndarray | torch.Tensor
 
 _RANK = 1e-12

@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from invlearn.identifiability.setting import DENSE_LIMIT, Element, Setting
 
-#: Relative size under which a singular value is zero in float64.
-ZERO = 1e-12
-#: Relative size under which a nonzero singular value is too small to be told from zero safely.
-BORDERLINE = 1e-8
 #: Lanczos sees squared singular values: below this relative size it calls them zero.
 LANCZOS_ZERO = 1e-6
 #: Failure probability of the Lanczos route.
@@ -46,7 +42,10 @@ class NullSpace:
     vectors
         Orthonormal null vectors, flattened signals `(j, n)`; j is the nullity, or 64 where that is more.
     gap
-        First singular value that is not zero, relative to the largest; 0 where there is none.
+        First singular value that is not zero, relative to the largest; 1 where all are zero, 0 where
+        the computation stopped before it was found.
+    borderline
+        The gap is too small to trust the count at the precision of the operators.
     tolerance
         Relative size under which singular values count as zero.
     method
@@ -63,13 +62,9 @@ class NullSpace:
     gap: float
     tolerance: float
     method: str
+    borderline: bool
     exact: bool = True
     applications: int = 0
-
-    @property
-    def borderline(self) -> bool:
-        """Whether the gap is too small to trust the count in float64."""
-        return 0 < self.gap < BORDERLINE
 
 
 #: For each effective operator the index of its subspace in a list of bases; -1 for none.
@@ -113,11 +108,13 @@ def orth(b: Tensor) -> Tensor:
     return u[:, s > 1e-11 * s[0]]
 
 
-def _count(singular_values: Tensor) -> tuple[int, float]:
-    """How many (ascending, relative) are zero, and the first that is not."""
-    nullity = int((singular_values <= ZERO).sum())
-    gap = float(singular_values[nullity]) if nullity < len(singular_values) else 0.0
-    return nullity, gap
+def _exact(setting: Setting, singular_values: Tensor, vectors: Tensor, method: str) -> NullSpace:
+    """From singular values (ascending, relative) down to the first that is not zero, or all of them."""
+    zero = setting.precision.zero
+    nullity = int((singular_values <= zero).sum())
+    gap = float(singular_values[nullity]) if nullity < len(singular_values) else 1.0
+    doubtful = gap < setting.precision.borderline
+    return NullSpace(nullity, singular_values, vectors, gap, zero, method, borderline=doubtful)
 
 
 def _dense(
@@ -138,13 +135,16 @@ def _dense(
                 [],
             )
     stacked = torch.cat([*([] if triangle is None else [triangle]), *rows])
+    if len(stacked) > n:
+        stacked = torch.linalg.qr(stacked)[1]
     _, s_desc, vh = torch.linalg.svd(stacked, full_matrices=True)
     values = torch.zeros(n, dtype=torch.float64, device=stacked.device)
     values[: len(s_desc)] = s_desc
-    values = (values / values[0].clamp_min(1e-300)).flip(0)
-    nullity, gap = _count(values)
-    vectors = vh[n - nullity :].conj().flip(0) if nullity else vh[:0]
-    return NullSpace(nullity, values, vectors, gap, ZERO, "singular values of the stacked matrix")
+    # Relative to the operators too (of size 1): a projection may leave nothing but rounding.
+    values = (values / values[0].clamp_min(1.0)).flip(0)
+    nullity = int((values <= setting.precision.zero).sum())
+    vectors = vh[n - nullity :].conj().flip(0)
+    return _exact(setting, values, vectors, "singular values of the stacked matrix")
 
 
 def _diagonal(
@@ -166,21 +166,18 @@ def _diagonal(
             seen = v.nonzero().squeeze(1)
             w = v[seen].sqrt().unsqueeze(1)
             blocks.append((seen, w * orth(w * coords[s][seen])))
+    # Unseen entries are null vectors whatever the subspaces are; the rest is a problem on the others.
     empty = (d == 0).nonzero().squeeze(1)
+    dtype = coords[0].dtype if coords else setting.domain.dtype(torch.float64)
+    unseen = torch.zeros(min(len(empty), 64), n, dtype=dtype)
+    unseen[torch.arange(len(unseen)), empty[: len(unseen)].cpu()] = 1
+    zeros = torch.zeros(len(empty), dtype=torch.float64, device=device)
     method = f"exact count in the {setting.basis} basis"
-    dtype = coords[0].dtype if coords else torch.float64
     width = sum(q.shape[1] for _, q in blocks)
-    if len(empty) or not width:
-        # Unseen entries are null vectors whatever the subspaces are; the count stops there.
-        relative = (d / d.max()).sqrt().sort().values
-        unit = torch.zeros(
-            min(len(empty), 64), n, dtype=torch.complex128 if setting.basis == "fourier" else dtype
-        )
-        unit[torch.arange(len(unit)), empty[: len(unit)].cpu()] = 1
-        gap = float(relative[len(empty)]) if len(empty) < n else 0.0
-        vectors = _signals(setting, unit.to(device))
-        return NullSpace(len(empty), relative[: len(empty) + 32], vectors, gap, ZERO, method, exact=not width)
-    scale = d.rsqrt().unsqueeze(1)
+    visible = (d[d > 0] / d.max()).sqrt().sort().values[:64]
+    if not width:
+        return _exact(setting, torch.cat([zeros, visible]), _signals(setting, unseen.to(device)), method)
+    scale = torch.where(d > 0, d.rsqrt(), 0.0).unsqueeze(1)
     gram = torch.zeros(width, width, dtype=dtype, device=device)
     ends = torch.tensor([q.shape[1] for _, q in blocks]).cumsum(0).tolist()
     for i, (seen, q) in enumerate(blocks):  # only rows that both operators see enter a block
@@ -190,11 +187,13 @@ def _diagonal(
             gram[ends[j] - p.shape[1] : ends[j], ends[i] - q.shape[1] : ends[i]] = p.mH @ whole[other]
     gram = torch.triu(gram) + torch.triu(gram, 1).mH
     eigenvalues, c = torch.linalg.eigh(gram)
-    lambdas = (1 - eigenvalues).clamp_min(0).flip(0)  # ascending, of I - ZZᴴ
+    # Eigenvalues of I - ZZᴴ, ascending: those of I - ZᴴZ, then ones.
+    lambdas = torch.cat([(1 - eigenvalues).clamp_min(0).flip(0), torch.ones(64, device=device)])
+    lambdas = lambdas[: n - len(empty)]
     # Squares lose half the digits: candidates for null vectors are measured again on the stack itself.
     near = int((lambdas < 1e-6).sum())
-    values = lambdas[:64].sqrt()
-    vectors = torch.zeros(0, n, dtype=setting.domain.dtype(torch.float64), device=device)
+    values = lambdas[: near + 64].sqrt()
+    null = torch.zeros(n, 0, dtype=dtype, device=device)
     if near:
         picked = c.flip(1)[:, :near]
         lifted = torch.zeros(n, near, dtype=dtype, device=device)
@@ -215,10 +214,15 @@ def _diagonal(
             measured.append(torch.linalg.qr(y)[1])
         _, sv, vh = torch.linalg.svd(torch.cat(measured), full_matrices=False)
         values = torch.cat([sv.flip(0), values[near:]])
-        null = int((values[:near] <= ZERO).sum())
-        vectors = _signals(setting, (scale * (basis @ vh.mH.flip(1)[:, :null])).T)
-    nullity, gap = _count(values)
-    return NullSpace(nullity, values, vectors, gap, ZERO, method + ", entries scaled by their coverage")
+        count = int((sv <= setting.precision.zero).sum())
+        null = scale * (basis @ vh.mH.flip(1)[:, :count])
+    vectors = _signals(setting, torch.cat([unseen.to(device), null.T]))
+    method += ", entries scaled by their coverage"
+    found = _exact(setting, torch.cat([zeros, values]), vectors, method)
+    faintest = float(visible[0])  # which the scaling hides
+    if faintest < setting.precision.borderline:
+        return replace(found, gap=min(found.gap, faintest), borderline=True)
+    return found
 
 
 def fourier_signals(setting: Setting, coefficients: Tensor) -> Tensor:
@@ -227,14 +231,14 @@ def fourier_signals(setting: Setting, coefficients: Tensor) -> Tensor:
     A space of coefficients that is closed under conjugate reflection has a real form of the same
     dimension, spanned by real and imaginary parts: that is taken where the domain is real.
     """
+    if not len(coefficients):  # torch has no FFT of an empty batch
+        return coefficients if setting.domain.complex else coefficients.real
     axes = tuple(range(-setting.domain.ndim, 0))
     x = setting.domain.flatten(
         torch.fft.ifftn(setting.domain.unflatten(coefficients), dim=axes, norm="ortho")
     )
     if not setting.domain.complex:
         x = torch.cat([x.real, x.imag])
-    if not len(x):
-        return x
     _, s, vh = torch.linalg.svd(x, full_matrices=False)
     return vh[s > 1e-6 * s[0]]
 
@@ -285,14 +289,22 @@ def _lanczos(
         null = run.settled and run.value <= LANCZOS_ZERO**2 * run.top
         if null:
             found = torch.cat([found, run.vector.unsqueeze(0)])
-        if not null or len(found) - known >= 8:
+        if not null or len(found) - known >= 8 or len(found) == setting.n:
             break
     gap = math.sqrt(max(run.value, 0.0) / run.top) if run.settled and not null else 0.0
     if gap == 0.0:
         method = "Lanczos with a random start, stopped before the whole null space was found"
     values = torch.tensor([0.0] * len(found) + ([gap] if gap else []), dtype=torch.float64)
     return NullSpace(
-        len(found), values, found, gap, LANCZOS_ZERO, method, exact=False, applications=normal.applications
+        len(found),
+        values,
+        found,
+        gap,
+        LANCZOS_ZERO,
+        method,
+        borderline=0 < gap < setting.precision.borderline,
+        exact=False,
+        applications=normal.applications,
     )
 
 
@@ -351,7 +363,7 @@ def _smallest(normal: _Projected, found: Tensor, dtype: torch.dtype, seed: int) 
                 off = torch.tensor(beta, dtype=torch.float64)
                 t += torch.diag(off, 1) + torch.diag(off, -1)
             eigenvalues, vectors = torch.linalg.eigh(t)
-            top = 1.05 * float(eigenvalues[-1])
+            top = max(1.05 * float(eigenvalues[-1]), 1.0)  # 1: the operators' own size
             ritz, weights = float(eigenvalues[0]), vectors[:, 0]
             residual = size * abs(float(weights[-1]))
             epsilon = max(ritz, 0.0) / top
@@ -362,5 +374,6 @@ def _smallest(normal: _Projected, found: Tensor, dtype: torch.dtype, seed: int) 
                 break
         beta.append(size)
         q = w / size
-    vector = (torch.stack(basis).T @ weights.to(basis[0].device, dtype)) if basis else q
+    used = basis[: len(weights)]  # the last few steps may be newer than the last Ritz vector
+    vector = torch.stack(used).T @ weights.to(q.device, dtype) if used else q
     return _Ritz(ritz, vector / torch.linalg.vector_norm(vector), top, settled)

@@ -80,6 +80,7 @@ class PhaseDiagram:
         Needs matplotlib; draws without any window system.
         """
         from matplotlib.figure import Figure as MplFigure
+        from matplotlib.ticker import MaxNLocator
 
         panels = len(self.dimensions)
         columns = min(panels, 3)
@@ -105,6 +106,7 @@ class PhaseDiagram:
                 ax.plot(fine, values, style, color="black", lw=1.2, label=label)
             ax.set_xlim(_edges(gs)[[0, -1]])
             ax.set_ylim(_edges(ms)[[0, -1]])
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set_title(f"k = {k}", fontsize=10)
         for ax in list(axes.flat)[panels:]:
             ax.set_visible(False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,24 @@ from invlearn.physics.space import Space
 
 #: Largest signal for which matrices are formed.
 DENSE_LIMIT = 1500
-#: A singular value below this, relative to the largest, counts as zero.
-RANK_TOLERANCE = 1e-11
+_PROBES = 8
+
+
+class Precision(NamedTuple):
+    """Relative sizes of singular values that can be trusted.
+
+    `rank` and `zero`: below, one counts as zero, in a single operator and in a stack; `borderline`:
+    below, one that is not zero cannot be told from zero safely.
+    """
+
+    rank: float
+    zero: float
+    borderline: float
+
+
+_DOUBLE = Precision(rank=1e-11, zero=1e-12, borderline=1e-8)
+#: Operators stored in single precision are known to about 1e-7 of their size.
+_SINGLE = Precision(rank=1e-6, zero=1e-6, borderline=1e-5)
 
 
 class Element(NamedTuple):
@@ -36,6 +53,9 @@ class Element(NamedTuple):
 
 class Setting:
     """Operators, and the group under which the signal set is invariant.
+
+    Everything here has to do with null spaces, so each operator is scaled to ‖A_i‖_F² of about n: units
+    that differ from operator to operator do not matter.
 
     Parameters
     ----------
@@ -66,7 +86,8 @@ class Setting:
         self._verify()
 
     def _verify(self) -> None:
-        probe = self.domain.random(2, generator=torch.Generator().manual_seed(0)).to(self.device)
+        probe = self.domain.random(_PROBES, generator=_generator(0)).to(self.device)
+        self._scales: list[float] = []
         for g, op in enumerate(self.family):
             image = op(probe)
             if not bool(torch.isfinite(image).all()):
@@ -79,6 +100,8 @@ class Setting:
                 )
             if not bool((image != 0).any()):
                 raise ValueError(f"operator {g} ({op.label}) is zero: it measures nothing; remove it")
+            # E‖A x‖² = ‖A‖_F²
+            self._scales.append(float((self.n / op.codomain.norm(image).square().mean()).sqrt()))
 
     @property
     def domain(self) -> Space:
@@ -94,6 +117,13 @@ class Setting:
     def n(self) -> int:
         """Dimension of the signals, in scalars of their field."""
         return self.domain.size
+
+    @cached_property
+    def precision(self) -> Precision:
+        """What can be told from zero, by the dtype in which the operators are stored."""
+        tensors = [*self.family.buffers(), *self.family.parameters()]
+        single = any(t.dtype in (torch.float32, torch.complex64) for t in tensors)
+        return _SINGLE if single else _DOUBLE
 
     @property
     def order(self) -> int:
@@ -128,7 +158,9 @@ class Setting:
         """A_i T_g x for flattened signals: `(*batch, n)` to `(*batch, m_i)`; complex outputs of a
         real domain as real pairs, so that inner products are the domain's."""
         op = self.family[element.operator]
-        y = op.codomain.flatten(op(self.domain.unflatten(self.move(x, element))))
+        y = self._scales[element.operator] * op.codomain.flatten(
+            op(self.domain.unflatten(self.move(x, element)))
+        )
         if op.codomain.complex and not self.domain.complex:
             y = torch.view_as_real(y).flatten(-2)
         return y
@@ -138,7 +170,7 @@ class Setting:
         op = self.family[element.operator]
         if op.codomain.complex and not self.domain.complex:
             y = torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous())
-        x = self.domain.flatten(op.adjoint(op.codomain.unflatten(y)))
+        x = self._scales[element.operator] * self.domain.flatten(op.adjoint(op.codomain.unflatten(y)))
         perm = self.permutation(element)
         if perm is None:
             return x
@@ -148,19 +180,24 @@ class Setting:
         """T_gᴴ A_iᴴ A_i T_g x for flattened signals, by the operator's fastest form."""
         op = self.family[element.operator]
         x = self.domain.flatten(op.normal(self.domain.unflatten(self.move(x, element))))
+        x = self._scales[element.operator] ** 2 * x
         perm = self.permutation(element)
         return x if perm is None else torch.empty_like(x).index_copy_(-1, perm, x)
 
     @cached_property
-    def _matrices(self) -> list[Tensor]:
-        dense = [op.to_dense(torch.float64) for op in self.family]
-        if self.domain.complex:
-            return dense
-        return [torch.cat([a.real, a.imag]) if a.is_complex() else a for a in dense]
+    def _matrices(self) -> dict[int, Tensor]:
+        return {}
+
+    def _matrix(self, i: int) -> Tensor:
+        if i not in self._matrices:
+            a = self._scales[i] * self.family[i].to_dense(torch.float64)
+            real_rows = a.is_complex() and not self.domain.complex
+            self._matrices[i] = torch.stack([a.real, a.imag], 1).flatten(0, 1) if real_rows else a
+        return self._matrices[i]
 
     def matrix(self, element: Element) -> Tensor:
         """The matrix of A_i T_g, `(rows, n)`; complex rows of a real domain as two real rows."""
-        a = self._matrices[element.operator]
+        a = self._matrix(element.operator)
         perm = self.permutation(element)
         return a if perm is None else torch.empty_like(a).index_copy_(1, perm, a)
 
@@ -172,8 +209,10 @@ class Setting:
         if len(bases) > 1 or None in bases:
             return None
         basis = str(bases.pop())
-        if basis == "fourier" and self.group is not None and self._basis_permutation(0) is None:
-            return None
+        if basis == "fourier" and self.group is not None:
+            moves = [self.group.fourier_permutation(g) for g in self.group.generators]
+            if any(move is None for move in moves):
+                return None
         return basis
 
     @cached_property
@@ -183,24 +222,23 @@ class Setting:
             spectrum = op.spectrum()
             assert spectrum is not None
             v = spectrum.values.reshape(-1).to(self.device, torch.float64)
-            out.append(torch.where(v > RANK_TOLERANCE**2 * v.max(), v, 0.0))
+            v = v / v.max()
+            out.append(torch.where(v > self.precision.rank**2, v, 0.0))
         return out
 
-    def _basis_permutation(self, g: int) -> Tensor | None:
+    def _basis_permutation(self, g: int) -> Tensor:
         assert self.group is not None
-        fourier = self.family[0].spectrum()
-        if fourier is not None and fourier.basis == "fourier":
-            return self.group.fourier_permutation(g)
-        return self.group.permutation(g)
+        move = self.group.fourier_permutation(g) if self.basis == "fourier" else self.group.permutation(g)
+        assert move is not None
+        return move
 
     def diagonal(self, element: Element) -> Tensor:
-        """Eigenvalues `(n,)` of (A_i T_g)ᴴ A_i T_g in `basis`."""
+        """Eigenvalues `(n,)` of (A_i T_g)ᴴ A_i T_g in `basis`, the largest scaled to 1."""
         v = self._diagonals[element.operator]
         if self.group is None or element.group == 0:
             return v
-        perm = self._basis_permutation(element.group)
-        assert perm is not None
-        return torch.empty_like(v).index_copy_(0, perm.to(v.device), v)
+        perm = self._basis_permutation(element.group).to(v.device)
+        return torch.empty_like(v).index_copy_(0, perm, v)
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Flattened signals `(*batch, n)` in `basis`."""
@@ -245,8 +283,8 @@ class Setting:
     def _rank(self, i: int) -> int:
         spectrum = self.family[i].spectrum()
         if spectrum is not None:
-            return int((spectrum.values > RANK_TOLERANCE**2 * spectrum.values.max()).sum())
-        return matrix_rank(self._matrices[i])
+            return int((spectrum.values > self.precision.rank**2 * spectrum.values.max()).sum())
+        return matrix_rank(self._matrix(i), self.precision.rank)
 
     @cached_property
     def duplicates(self) -> tuple[tuple[int, int], ...]:
@@ -273,12 +311,16 @@ class Setting:
         if self.basis is not None:
             projected = torch.where(self._diagonals[i] > 0, probe, 0)
         else:
-            a = self._matrices[i]
-            projected = torch.linalg.lstsq(a.mH, probe.unsqueeze(1), driver="gelsd" if a.is_cpu else None)[0]
-            projected = (a.mH @ projected).squeeze(1)
+            rows = self.row_space(i)
+            projected = rows.mH @ (rows @ probe)
         weights = torch.randn(4, self.n, dtype=projected.dtype, generator=_generator(8)).to(self.device)
         digits = torch.view_as_real((weights @ projected).to(torch.complex128)) / self.n**0.5
         return tuple((digits * 1e7).round().long().flatten().tolist())
+
+    def row_space(self, i: int) -> Tensor:
+        """Orthonormal rows of the matrix of A_i, `(rank, n)`."""
+        _, s, vh = torch.linalg.svd(self._matrix(i), full_matrices=False)
+        return vh[s > self.precision.rank * s[0]]
 
     @property
     def effective(self) -> int:
@@ -307,17 +349,17 @@ class Setting:
     def _orbits(self) -> Tensor:
         """Label of each basis entry's orbit, `(n,)`."""
         assert self.group is not None
-        moves = [self._basis_permutation(g) for g in self.group.generators]
-        stacked = torch.stack([m.cpu() for m in moves if m is not None]) if moves else torch.empty(0, self.n)
-        return torch.from_numpy(components(stacked.numpy(), self.n)).long()
+        moves = [self._basis_permutation(g).cpu().numpy() for g in self.group.generators]
+        stacked = np.stack(moves) if moves else np.empty((0, self.n), dtype=np.int64)
+        return torch.from_numpy(components(stacked, self.n)).long()
 
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def matrix_rank(a: Tensor) -> int:
-    """Numerical rank at `RANK_TOLERANCE`, by SVD unless a Cholesky factor settles it sooner."""
+def matrix_rank(a: Tensor, tolerance: float) -> int:
+    """Numerical rank at a relative tolerance, by SVD unless a Cholesky factor settles it sooner."""
     wide = a if a.shape[0] <= a.shape[1] else a.mH
     factor, info = torch.linalg.cholesky_ex(wide @ wide.mH)
     if int(info) == 0:
@@ -327,4 +369,4 @@ def matrix_rank(a: Tensor) -> int:
         if float(torch.linalg.norm(factor) * torch.linalg.norm(inverse)) < 1e5:
             return int(wide.shape[0])
     s = torch.linalg.svdvals(wide)
-    return int((s > RANK_TOLERANCE * s[0]).sum())
+    return int((s > tolerance * s[0]).sum())

@@ -1,8 +1,7 @@
 """Iterative solvers: functions that change nothing and say whether they converged.
 
 All work on tensors on any device, real or complex, with leading batch dimensions (each element is
-solved on its own and stops on its own), and are differentiable neither more nor less than the
-operators they call.
+solved on its own and stops on its own), and can be differentiated through.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invlearn.io.arrays import format_bytes, memory_limit
+
 _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 _COMPLEX_OF = {real: cplx for cplx, real in _REAL_OF.items()}
 _ACCEPTED = (*_COMPLEX_OF, *_REAL_OF)
@@ -46,6 +48,17 @@ def as_tensor(x: object, who: str) -> Tensor:
         raise TypeError(f"{who}: arrays of dtype {x.dtype} have no tensor; convert with x.astype") from None
 
 
+def _require_memory(x: object, who: str) -> None:
+    """Refuse an array, perhaps an expanded view, that memory could not hold if it were written out."""
+    if isinstance(x, Tensor | np.ndarray):
+        needed = math.prod(x.shape) * x.dtype.itemsize
+        if needed > memory_limit():
+            raise ValueError(
+                f"{who}, {tuple(x.shape)}, would need {format_bytes(needed)} of memory, more than the "
+                f"{format_bytes(memory_limit())} there is; use fewer rows, or an operator without a matrix"
+            )
+
+
 def as_numbers(x: object, who: str) -> Tensor:
     """Like `as_tensor`, for the finite numbers an operator is made of; integers become float64.
 
@@ -54,8 +67,9 @@ def as_numbers(x: object, who: str) -> Tensor:
     TypeError
         Half precision, or not an array.
     ValueError
-        NaN or infinite entries.
+        NaN or infinite entries, or more of them than memory holds.
     """
+    _require_memory(x, who)
     x = as_tensor(x, who)
     if not (x.is_floating_point() or x.is_complex()):
         x = x.to(torch.float64)
@@ -74,6 +88,7 @@ def as_zero_one(x: object, who: str) -> Tensor:
     ValueError
         Entries other than 0 and 1.
     """
+    _require_memory(x, who)
     x = as_tensor(x, who)
     if x.dtype == torch.bool:
         return x.clone()

@@ -1,4 +1,9 @@
-"""Singular values and eigenvalues of operators known only by what they do."""
+"""Singular values and eigenvalues of operators known only by what they do.
+
+Eigenpairs come from a block method: a Krylov space grown from one vector (ARPACK's `eigsh`) needs
+about half the applications, but holds one vector of a repeated eigenvalue in exact arithmetic, and
+was seen to miss copies; how many there are is what a null space is asked for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ from invlearn.physics.solvers import Solution, check_budget, check_square, repor
 from invlearn.physics.space import Space
 
 
-LIMIT = 10
 class Eigenpairs(NamedTuple):
     """`values` `(k,)` in rising order, `vectors` `(k, *space)` orthonormal."""
 
@@ -221,18 +225,14 @@ def lowest_eigenpairs(
     if start is not None:
         guess = a.columns(space.check(start, "start").to(x), space).reshape(n, -1)[:, :block]
         x = torch.cat([guess, x[:, guess.shape[1] :]], 1)
-    basis = _orthonormal(x, [fixed])
-    image = a(basis)
-    limit = min(LIMIT * block, free)
-    last = block
+    x = _orthonormal(x, [fixed])
+    ax = a(x)
+    values, turn = torch.linalg.eigh(x.mH @ ax)
+    x, ax = x @ turn, ax @ turn
+    p = ap = x[:, :0]
+    largest = values.abs().max()
     history: list[float] = []
-    largest = torch.zeros((), dtype=dtype, device=device)
     while True:
-        gram = basis.mH @ image
-        ritz, c = torch.linalg.eigh((gram + gram.mH) / 2)
-        largest = torch.maximum(largest, ritz.abs().max())
-        values, c_x = ritz[:block], c[:, :block]
-        x, ax = basis @ c_x, image @ c_x
         r = ax - x * values.to(x.dtype)
         r = r - fixed @ (fixed.mH @ r)
         errors = torch.linalg.vector_norm(r, dim=0) / largest.clamp_min(torch.finfo(dtype).tiny)
@@ -242,18 +242,21 @@ def lowest_eigenpairs(
         w = r[:, errors > 0.1 * tolerance]
         if preconditioner is not None:
             w = a.columns(preconditioner(a.elements(w, space)), space)
-        if basis.shape[1] + w.shape[1] > limit:
-            # restart with the best vectors and the direction of the last step, orthonormal to them
-            c_x = c[:, : min(2 * block, c.shape[1])]
-            c_p = c[:, :block].clone()
-            c_p[: basis.shape[1] - last] = 0
-            kept = torch.cat([c_x, _orthonormal(c_p, [c_x])], 1)
-            basis, image = basis @ kept, image @ kept
-        w = _orthonormal(w, [fixed, basis])
+        w = _orthonormal(w, [fixed, x, p])
         if w.shape[1] == 0:
             break
-        last = w.shape[1]
-        basis, image = torch.cat([basis, w], 1), torch.cat([image, a(w)], 1)
+        basis, image = torch.cat([x, p, w], 1), torch.cat([ax, ap, a(w)], 1)
+        gram = basis.mH @ image
+        ritz, c = torch.linalg.eigh((gram + gram.mH) / 2)
+        largest = torch.maximum(largest, ritz.abs().max())
+        size = x.shape[1]
+        values, c_x = ritz[:size], c[:, :size]
+        # the part of the new block outside the old one, orthonormal to the new block
+        c_p = c_x.clone()
+        c_p[:size] = 0
+        c_p = _orthonormal(c_p, [c_x])
+        x, ax = basis @ c_x, image @ c_x
+        p, ap = basis @ c_p, image @ c_p
     ax = a(x[:, :k])
     r = ax - x[:, :k] * values[:k].to(x.dtype)
     r = r - fixed @ (fixed.mH @ r)

@@ -83,8 +83,9 @@ def ranks(m: Sequence[int]) -> str:
 def facts(report: LearnabilityResult) -> list[tuple[str, str]]:
     """The setting of the check as names and values."""
     field = "complex numbers" if report.complex else "numbers"
+    shape = f"{' × '.join(map(str, report.shape))} = " if len(report.shape) > 1 else ""
     rows = [
-        ("signals", f"{' × '.join(map(str, report.shape))} = {number(report.n)} {field}"),
+        ("signals", f"{shape}{number(report.n)} {field}"),
         ("operators", number(report.operators)),
         ("m, independent measurements of each", ranks(report.m)),
         ("group", report.group or "none"),
@@ -102,7 +103,7 @@ def bound_rows(report: LearnabilityResult) -> list[tuple[Sequence[str], str]]:
     for bound in sorted(report.bounds, key=lambda b: not b.applies):
         holds = "–" if bound.holds is None else "holds" if bound.holds else "fails"
         if not bound.applies:
-            result, tone = "does not apply here", ""
+            result, tone = "not applicable", ""
         else:
             result, tone = holds, {"holds": "good", "fails": "bad"}.get(holds, "")
             if bound.kind == "sufficient" and tone == "bad":

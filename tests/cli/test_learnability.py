@@ -140,8 +140,10 @@ def test_one_bare_mask_with_its_shape(tmp_path: Path) -> None:
     mask = np.arange(36).reshape(6, 6) % 2 == 0
     path = save(tmp_path, "m.npy", mask)
     assert answer("--masks", path, "--shape", 6, 6, "--dimension", 2)["shape"] == [6, 6]
-    as_rows = answer("--masks", path, "--dimension", 2)
-    assert (as_rows["operators"], as_rows["shape"]) == (6, [6])
+    assert "read as" not in run("--masks", path, "--shape", 6, 6, "--dimension", 2).stderr
+    as_rows = run("--masks", path, "--dimension", 2, "--json")
+    assert (json.loads(as_rows.stdout)["operators"], json.loads(as_rows.stdout)["shape"]) == (6, [6])
+    assert "read as 6 masks of a signal with 6 entries" in as_rows.stderr
 
 
 def test_npz_and_mat_give_the_same_answer(tmp_path: Path, masks: Path) -> None:

@@ -30,7 +30,7 @@ def choice(settings: Settings, **options: object) -> None:
 
 
 def shape_line(*args: str) -> str:
-    result = CliRunner().invoke(probe, list(args), catch_exceptions=False)
+    result = CliRunner().invoke(probe, list(args), obj="", catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output.splitlines()[0]
 
@@ -56,7 +56,7 @@ def test_sizes_take_any_number_and_stop_at_what_is_no_number() -> None:
     "args", [["--shape", "0", "4"], ["--shape", "a"], ["--shape", "4.5"], ["--shape", "-3"]]
 )
 def test_sizes_that_are_none(args: list[str]) -> None:
-    result = CliRunner().invoke(probe, args)
+    result = CliRunner().invoke(probe, args, obj="")
     assert result.exit_code == 2
     assert "positive whole numbers, such as 64 64" in result.output
 
@@ -66,7 +66,7 @@ def test_common_options_come_as_settings() -> None:
     result = CliRunner().invoke(probe, args, obj="invlearn probe x")
     assert result.output.splitlines()[1] == "7 cuda:1 True True invlearn probe x"
     assert CliRunner().invoke(probe, [], obj="i").output.splitlines()[1] == "0 cpu False False i"
-    assert CliRunner().invoke(probe, ["--seed", "-1"]).exit_code == 2
+    assert CliRunner().invoke(probe, ["--seed", "-1"], obj="").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_common_options_come_as_settings() -> None:
     [([], "got none"), (["--a", "x", "--b-c", "3"], "got --a and --b-c")],
 )
 def test_none_or_several_of_a_choice(args: list[str], text: str) -> None:
-    result = CliRunner().invoke(choice, args)
+    result = CliRunner().invoke(choice, args, obj="")
     assert result.exit_code == 2
     assert f"give exactly one of --a, --b-c; {text}" in result.output
 
 
 def test_exactly_one() -> None:
-    assert CliRunner().invoke(choice, ["--b-c", "3"]).output == "('b_c', 3)\n"
+    assert CliRunner().invoke(choice, ["--b-c", "3"], obj="").output == "('b_c', 3)\n"
 
 
 def settings(**changes: object) -> Settings:

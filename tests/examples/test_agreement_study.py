@@ -30,7 +30,8 @@ def example():
 
 def test_tiny_study_writes_its_results(example, tmp_path, capsys):
     paths = ["--json", str(tmp_path / "new" / "a.json"), "--figure", str(tmp_path / "a.svg")]
-    example.main(["--tiny", *paths])
+    example.main(["--tiny", *paths, "--map", str(tmp_path / "map" / "m.svg")])
+    assert "<svg" in (tmp_path / "map" / "m.svg").read_text()
     written = json.loads((tmp_path / "new" / "a.json").read_text())
     assert written["summary"]["settings"] == len(example.TINY)
     assert written["summary"]["contradictions"] == 0
@@ -124,6 +125,14 @@ def test_committed_results_are_whole_and_the_page_shows_them(example):
     assert f"{results['summary']['agree']} of {results['summary']['settings']}" in page
     for figure in re.findall(r"\]\((figures/[^)]+)\)", page):
         assert (PAGE.parent / figure).is_file()
+
+
+def test_committed_verdicts_are_those_of_today(example):
+    rows = json.loads(RESULTS.read_text())["settings"]
+    for row in rows[::9]:
+        setting = example.Setting(*(row[key] for key in ("kind", "n", "k", "m", "count", "seed")))
+        matrices = example.draw_operators(setting, np.random.default_rng(setting.key))
+        assert example.ask(setting, matrices).verdict == row["verdict"], setting
 
 
 def test_the_code_on_the_page_runs():

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import pywt
+import pywt.data
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +142,24 @@ def test_max_samples_and_seed_decide_what_is_used() -> None:
     assert small.samples == 500
     assert small.by_method != estimate_dimension(x, max_samples=500, seed=1).by_method
     assert small.to_dict() == estimate_dimension(x, max_samples=500).to_dict()
+
+
+def test_photographs_have_no_gap_and_no_absurd_dimension() -> None:
+    camera = pywt.data.camera().astype(float)
+    corners = np.random.default_rng(0).integers(0, 504, (1500, 2))
+    found = estimate_dimension(np.stack([camera[i : i + 8, j : j + 8] for i, j in corners]))
+    assert found.by_method["local_pca"] < 20  # of 64 pixels, all of which vary
+    assert 10 <= found.value <= 25
+
+
+def test_handwritten_digits_are_about_twelve_dimensional(data_folder: Path) -> None:
+    # The usual figure is about 12 (Hein and Audibert, ICML 2005).
+    table = next(data_folder.rglob("mnist_5k.csv.gz"))
+    digits = np.loadtxt(table, delimiter=",", max_rows=1500)[:, :-1] / 255
+    found = estimate_dimension(digits)
+    assert 8 < found.by_method["mle"] < 14
+    assert 9 < found.by_method["two_nn"] < 15
+    assert 12 <= found.value <= 30
 
 
 def test_result_is_plain_json() -> None:

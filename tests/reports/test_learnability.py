@@ -120,6 +120,7 @@ def test_facts_name_the_setting() -> None:
     estimate = SimpleNamespace(value=3, low=2.2, high=4.5, by_method={"mle": 3.1})
     rows = dict(facts(Result(m=(20, 31), group="shifts", complex=True, dimension_estimate=estimate)))
     assert rows["signals"] == "8 × 8 = 64 complex numbers"
+    assert dict(facts(Result(shape=(64,))))["signals"] == "64 numbers"
     assert rows["m, independent measurements of each"] == "20 to 31" == ranks((31, 20))
     assert rows["group"] == "shifts"
     assert rows["k, dimension of the signals"] == "3 (estimated, 2.2 to 4.5)"
@@ -130,7 +131,7 @@ def test_bounds_that_apply_come_first_with_their_margin() -> None:
     (first, tone), (second, plain) = bound_rows(Result())
     assert first == ("N1", "statement of N1; a note", "necessary", "10.5", "12", "1.5", "holds")
     assert tone == "good"
-    assert second[-1] == "does not apply here"
+    assert second[-1] == "not applicable"
     assert plain == ""
 
 

@@ -36,8 +36,8 @@ class FromFunction(LinearOperator):
     TypeError
         `fn` cannot be called.
     ValueError
-        `fn` gives another shape or field than `codomain`, or does not take zero to zero. (That it
-        is linear everywhere is what `check_linear` tests.)
+        `fn` fails on a batch of one, gives another shape or field than `codomain`, or does not
+        take zero to zero. (That it is linear everywhere is what `check_linear` tests.)
     """
 
     def __init__(self, fn: Callable[[Tensor], Tensor], domain: Space, codomain: Space) -> None:
@@ -45,10 +45,7 @@ class FromFunction(LinearOperator):
             raise TypeError(f"FromFunction takes a function of a tensor, got {type(fn).__name__}")
         super().__init__(domain, codomain)
         self.fn = fn
-        tensors = [*fn.parameters(), *fn.buffers()] if isinstance(fn, nn.Module) else []
-        like = next((t for t in tensors if t.is_floating_point() or t.is_complex()), torch.zeros(()))
-        with torch.no_grad():
-            image = fn(domain.zeros(1, dtype=like.dtype, device=like.device))
+        image = _value_at_zero(fn, domain)
         if not isinstance(image, Tensor) or tuple(image.shape) != (1, *codomain.shape):
             got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise ValueError(
@@ -66,6 +63,23 @@ class FromFunction(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         at = self.domain.zeros(*self.codomain.batch_shape(y), dtype=y.dtype, device=y.device)
         return torch.func.vjp(self.fn, at)[1](y)[0]
+
+
+def _value_at_zero(fn: Callable[[Tensor], Tensor], domain: Space) -> Any:
+    """fn(0) for a batch of one, in a precision that the function's own numbers allow."""
+    tensors = [*fn.parameters(), *fn.buffers()] if isinstance(fn, nn.Module) else []
+    device = tensors[0].device if tensors else None
+    failure = None
+    for dtype in (torch.float32, torch.float64):
+        try:
+            with torch.no_grad():
+                return fn(domain.zeros(1, dtype=dtype, device=device))
+        except RuntimeError as error:
+            failure = error
+    reason = str(failure).splitlines()[0]
+    raise ValueError(
+        f"FromFunction: the function must take a batch of one, {(1, *domain.shape)}, but fails: {reason}"
+    ) from failure
 
 
 class _Apply(torch.autograd.Function):

@@ -9,7 +9,8 @@ or with a pair of sub-bands, it computes ``y_p[i] = Σ_u m[p, 0, u] a[i + u] + m
 two outputs p. What differs is only how rows are found (tables), split before and interleaved after.
 
 The loops count in unsigned integers and index flat arrays: signed indices may be negative in Python's
-sense, and the test for it would keep the compiler from using vector instructions.
+sense, and the test for it would keep the compiler from using vector instructions. Constants are passed as
+`int64`: a literal argument would have the callee compiled once more for its value.
 """
 # mypy: ignore-errors
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from typing import no_type_check  # a wrapper of run-time type checks could not be compiled
 
-from numba import njit, uint64
+from numba import int64, njit, uint64
 
 
 def _jit(function):
@@ -205,7 +206,7 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
     """
     depth, height, width = sizes
     d, h, w = counts
-    q = m.shape[2]
+    q, zero, one = m.shape[2], int64(0), int64(1)
     ext, plane, line = w + q - 1, (tile + q - 1) * width, tile * width
     split = work  # [parity][row]
     lines = split[2 * tile * ext :]  # [channel][row]
@@ -217,7 +218,7 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
         rows = min(tile, h - i0)
         volume = b * depth * height * width
         if ndim == 3:
-            _window(tables[0], 2, k, volume, height * width, m, at_a, at_d, masked)
+            _window(tables[0], int64(2), k, volume, height * width, m, at_a, at_d, masked)
             for parity in range(2):
                 j = 0
                 while j < rows + q - 1:
@@ -239,10 +240,10 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                 for u in range(q):
                     at_a[u] = 2 * c * plane + u * width
                     at_d[u] = at_a[u] + plane
-                _combine(lines, lines[line:], 0, 0, planes, planes, at_a, at_d, 0, m, 1, rows * width)
+                _combine(lines, lines[line:], zero, zero, planes, planes, at_a, at_d, zero, m, one, rows * width)
             elif ndim == 2:
                 _filter_rows(
-                    lines, lines[line:], 0, width, x, x, volume, tables[1], 2, inner, i0, rows, width, width,
+                    lines, lines[line:], zero, width, x, x, volume, tables[1], int64(2), inner, i0, rows, width, width,
                     m, at_a, at_d, masked,
                 )  # fmt: skip
             for s in range(2 if ndim > 1 else 1):
@@ -273,7 +274,7 @@ def synthesise(
     """
     depth, height, width = sizes
     d, h, w = counts
-    q = m.shape[2]
+    q, zero, one = m.shape[2], int64(0), int64(1)
     ext, plane, line, margin = pairs[2] + q - 1, (tile + q - 1) * w, tile * (pairs[2] + q - 1), q - 1 - lead
     woven = work  # [phase][row]
     lines = woven[2 * tile * pairs[2] :]  # [phase][column channel][row]
@@ -285,7 +286,7 @@ def synthesise(
         rows = min(tile, pairs[1] - i0)
         volume = b * d * h * w
         if ndim == 3:
-            _window(tables[0], 1, k, volume, h * w, m, at_a, at_d, masked)
+            _window(tables[0], int64(1), k, volume, h * w, m, at_a, at_d, masked)
             j = 0
             while j < rows + q - 1:
                 source, run = tables[1][i0 + j], 1
@@ -299,7 +300,7 @@ def synthesise(
                             planes[to + i] = planes[4 * plane + to + i] = 0.0
                     else:
                         a, e = bands[s][source * w :], bands[4 + s][source * w :]
-                        _combine(planes, planes[4 * plane :], to, 0, a, e, at_a, at_d, 0, masked, 1, run * w)
+                        _combine(planes, planes[4 * plane :], to, zero, a, e, at_a, at_d, zero, masked, one, run * w)
                 j += run
         for p in range(2 if ndim == 3 else 1):
             z = 2 * k + p - shift if ndim == 3 else 0
@@ -316,7 +317,7 @@ def synthesise(
                     _combine(lines, lines[2 * line :], to, ext, planes, planes, at_a, at_d, w, m, rows, w)
                 elif ndim == 2:
                     _filter_rows(
-                        lines, lines[2 * line :], to, ext, bands[s], bands[2 + s], volume, tables[1], 1, inner,
+                        lines, lines[2 * line :], to, ext, bands[s], bands[2 + s], volume, tables[1], one, inner,
                         i0, rows, w, w, m, at_a, at_d, masked,
                     )  # fmt: skip
                 else:
@@ -336,14 +337,14 @@ def synthesise(
                     at_a[u] = 2 * g * line + u
                     at_d[u] = at_a[u] + line
                 odd = tile * pairs[2]
-                _combine(woven, woven[odd:], 0, pairs[2], lines, lines, at_a, at_d, ext, m, rows, pairs[2])
+                _combine(woven, woven[odd:], zero, pairs[2], lines, lines, at_a, at_d, ext, m, rows, pairs[2])
                 if ndim == 1:
                     _interleave(x, i0 * width, width, width, shift, woven, odd, pairs[2], rows)
                     continue
                 page = (b * depth + z) * height
                 done = 0
                 if shift == 1 and i0 == 0 and g == 0:  # the first row pair wraps around
-                    _interleave(x, (page + height - 1) * width, 0, width, shift, woven, odd, pairs[2], 1)
+                    _interleave(x, (page + height - 1) * width, zero, width, shift, woven, odd, pairs[2], one)
                     done = 1
                 y = 2 * (i0 + done) + g - shift
                 count = min(rows - done, (height - y + 1) // 2)

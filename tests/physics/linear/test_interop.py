@@ -48,6 +48,13 @@ def test_a_module_moves_and_is_saved_with_the_operator():
     )
 
 
+def test_a_function_with_numbers_of_its_own_precision():
+    for dtype in (torch.float32, torch.float64):
+        matrix = torch.ones(3, 2, dtype=dtype)
+        a = FromFunction(lambda x, m=matrix: x @ m, Space((3,)), Space((2,)))
+        assert a(torch.ones(3, dtype=dtype)).tolist() == [3, 3]
+
+
 def test_a_nonlinear_function_is_found_out():
     a = FromFunction(lambda x: x.abs(), Space((5,)), Space((5,)))
     assert not check_linear(a)
@@ -63,6 +70,7 @@ def test_a_nonlinear_function_is_found_out():
         (lambda x: None, Space((2,)), Space((2,)), ValueError, "NoneType"),
         (lambda x: x + 1, Space((2,)), Space((2,)), ValueError, "takes 0 to something else"),
         (torch.fft.fft, Space((2,)), Space((2,)), ValueError, "complex"),
+        (lambda x: x @ torch.ones(3, 3), Space((2,)), Space((3,)), ValueError, "must take a batch of one"),
     ],
 )
 def test_bad_functions(fn, domain, codomain, error, message):
