@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -234,21 +235,30 @@ def runs(contender: str, wavelet: str, operation: str) -> bool:
     return not (contender == "PyWavelets" and operation == "forward+backward")
 
 
+@lru_cache(maxsize=1)
+def signal(tensor: str) -> Tensor:
+    return torch.rand(TENSORS[tensor], generator=torch.Generator().manual_seed(0))
+
+
+@lru_cache(maxsize=1)
+def reference(tensor: str, wavelet: str) -> dict[str, np.ndarray]:
+    return pywt.dwtn(signal(tensor).numpy(), wavelet, "periodization", axes=(-3, -2, -1))
+
+
 def task(contender: str, tensor: str, wavelet: str, operation: str) -> Callable[[], Any]:
     """One call of a cell, checked: the inverse restores the signal, the forward equals PyWavelets."""
     peer = CONTENDERS[contender]
-    x = torch.rand(TENSORS[tensor], generator=torch.Generator().manual_seed(0))
+    x = signal(tensor)
     bands = [band.detach() for band in peer.forward(x, wavelet)]
     if contender != "ptwt":
-        reference = pywt.dwtn(x.double().numpy(), wavelet, "periodization", axes=(-3, -2, -1))
         for name, band in zip(NAMES, bands, strict=True):
-            np.testing.assert_allclose(band, reference[name], atol=2e-5)
+            np.testing.assert_allclose(band, reference(tensor, wavelet)[name], atol=2e-5)
     if operation == "forward":
         return lambda: peer.forward(x, wavelet)
     if operation == "inverse":
         torch.testing.assert_close(peer.inverse(bands, wavelet), x, rtol=0, atol=1e-4)
         return lambda: peer.inverse(bands, wavelet)
-    x.requires_grad_()
+    x = x.clone().requires_grad_()
     weights = [torch.ones_like(band) for band in bands]
     return lambda: torch.autograd.grad(peer.forward(x, wavelet), x, weights)
 

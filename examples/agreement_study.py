@@ -395,6 +395,15 @@ def phase_map(tiny: bool) -> PhaseDiagram:
     return phase_diagram(24, [2, 4, 6], range(2, 17), [2, 3, 4, 6, 8, 12], trials=3)
 
 
+def save(drawn: Figure, path: Path) -> None:
+    """Write an SVG that is the same file every time."""
+    from matplotlib import rc_context
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": path.stem}):
+        drawn.savefig(path, format="svg", metadata={"Date": None})
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the study from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -405,14 +414,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--map", type=Path, nargs="?", const=ROOT / "docs" / "figures" / "phase.svg")
     options = parser.parse_args(arguments)
     if options.map is not None:
-        options.map.parent.mkdir(parents=True, exist_ok=True)
-        phase_map(options.tiny).figure().savefig(options.map)
+        save(phase_map(options.tiny).figure(), options.map)
     chosen = [replace(s, seed=options.seed) for s in (TINY if options.tiny else settings())]
     result = study(chosen, 1 if options.tiny else TRIALS)
-    for path in (options.json, options.figure):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    figure(result["settings"]).savefig(options.figure)
+    save(figure(result["settings"]), options.figure)
     print(tables(result))
 
 

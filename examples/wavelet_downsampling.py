@@ -374,7 +374,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     def curve(axes: Any, x: Any, rows: list[list[float]], label: str, colour: str, style: str = "-") -> None:
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0)
         axes.plot(x, mean, style, color=colour, label=label, marker="o", markersize=3)
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.1, linewidth=0)
 
     figure, grid = plt.subplots(2, 5, figsize=(12, 4.8), sharex=True, sharey=True, layout="constrained")
     for row, network in zip(grid, NETWORKS, strict=True):
@@ -383,13 +383,13 @@ def draw(results: dict[str, Any], folder: Path) -> None:
                 runs = [r for r in results["classification"] if (r["network"], r["down"]) == (network, down)]
                 curve(axes, range(6), [[r["clean"], *r["noise"][noise]] for r in runs], down, colour)
             axes.set_title(f"{network}, {noise}", fontsize=10)
-            axes.set_ylim(0, 1.02)
+            axes.set(ylim=(0, 1.02), xticks=range(6))
             axes.grid(alpha=0.3)
         row[0].set_ylabel("accuracy")
     for axes in grid[-1]:
         axes.set_xlabel("severity (0: clean)")
     grid[0, 0].legend(fontsize=8, loc="lower left")
-    figure.savefig(folder / "wavelet-classification.png", dpi=110)
+    figure.savefig(folder / "wavelet-classification.png", dpi=85)
     plt.close(figure)
 
     figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
@@ -403,7 +403,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     axes.set_xticks(FILAMENT_NOISE)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(folder / "wavelet-segmentation.png", dpi=110)
+    figure.savefig(folder / "wavelet-segmentation.png", dpi=85)
     plt.close(figure)
 
     _, *data = digits(size)
@@ -411,7 +411,8 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     for row, noise in zip(grid, NOISES, strict=True):
         images = [data[2][:1], *(noisy(data[2][:1], noise, severity) for severity in SEVERITIES)]
         for severity, (axes, image) in enumerate(zip(row, images, strict=True)):
-            axes.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+            low, high = (-0.5, 1.5) if image.min() < 0 else (0, 1)
+            axes.imshow(image[0, 0], cmap="gray", vmin=low, vmax=high)
             axes.set(xticks=[], yticks=[])
             if noise == "gaussian":
                 axes.set_title(f"severity {severity}" if severity else "clean", fontsize=8)

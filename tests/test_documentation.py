@@ -39,7 +39,7 @@ def sample_names() -> dict[str, Any]:
     maps = torch.randn(2, 8, 8, generator=generator, dtype=torch.complex128)
     return {
         "family": family,
-        "operator": Dense(torch.randn(16, 4096, generator=generator, dtype=torch.float64), shape=(64, 64)),
+        "operator": Dense(torch.randn(64, 256, generator=generator, dtype=torch.float64), shape=(16, 16)),
         "basis": basis,
         "examples": examples,
         "y": family(examples, operator_index),

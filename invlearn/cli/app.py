@@ -66,6 +66,8 @@ class App(click.Group):
         return super().make_context(info_name, args, parent, **extra)
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        # Threads that spin while they wait slow each other down on a machine shared with others.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         extra["standalone_mode"] = False  # errors come here instead of being printed by click
         extra["prog_name"] = "invlearn"
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from invlearn.cli.app import ANSWERED_NO
-from invlearn.cli.options import FILE, Settings, Sizes, exactly_one, new_command
+from invlearn.cli.options import FILE, Settings, Sizes, exactly_one, interrupts_held, new_command
 
 OPERATORS = ("masks", "matrices", "kspace_masks")
 KNOWLEDGE = ("dimension", "signals", "measurements")
@@ -104,8 +104,9 @@ class Question:
 
         for path in self.files:
             io.inspect(path)  # a wrong file is found before torch is imported
-        from invlearn.identifiability import check
-        from invlearn.physics.groups import group_by_name
+        with interrupts_held():
+            from invlearn.identifiability import check
+            from invlearn.physics.groups import group_by_name
 
         device = settings.torch_device()
         family, known = self.read()

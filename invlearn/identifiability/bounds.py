@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from invlearn.identifiability.coverage import Coverage
+from invlearn.identifiability.nullspace import orth
 from invlearn.identifiability.setting import DENSE_LIMIT, Element, Setting
 from invlearn.physics.groups import Group
 
@@ -179,8 +180,27 @@ def null_probe(setting: Setting, i: int, generator: torch.Generator) -> Tensor:
     return z - setting.domain.flatten(lsqr(op, op(x), tolerance=1e-12, max_iterations=500).value)
 
 
+def dimension_bound(setting: Setting, k: int, basis: Tensor | None = None) -> Bound:
+    """k < m for some operator; where the subspace is given, dim A V < rank A for some."""
+    m = max(setting.ranks)
+    bound = _bound(
+        "dimension",
+        "necessary",
+        "m > k for some operator: otherwise measurements fill every range and constrain nothing",
+        (m, k),
+        strict=m < setting.n,
+        source=NEURIPS22,
+    )
+    if basis is None or bound.holds:
+        return bound
+    for e in setting.elements(64):
+        if orth(setting.apply(basis, e).T).shape[1] < setting.ranks[e.operator]:
+            return replace(bound, holds=True, note="the given subspace does not fill an operator's range")
+    return bound
+
+
 def generic_bounds(setting: Setting, k: int) -> list[Bound]:
-    """T1 or T2, R, D2, D7 and k < m, for signals of dimension k."""
+    """T1 or T2, R, D2 and D7, for signals of dimension k."""
     ranks, n, g = setting.distinct_ranks, setting.n, setting.effective
     m = min(ranks)
     structured = setting.family.structured
@@ -190,14 +210,6 @@ def generic_bounds(setting: Setting, k: int) -> list[Bound]:
         else ""
     )
     bounds = [
-        _bound(
-            "dimension",
-            "necessary",
-            "m > k for some operator: otherwise measurements fill every range and constrain nothing",
-            (max(ranks), k),
-            strict=max(ranks) < n,
-            source=NEURIPS22,
-        ),
         _bound(
             "R",
             "sufficient",

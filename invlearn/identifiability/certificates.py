@@ -162,18 +162,21 @@ def subspace_certificate(
     )
 
 
-def ghost_test(setting: Setting, k: int, *, assignments: int = 3, seed: int = 0) -> GhostTest:
+def ghost_test(
+    setting: Setting, k: int, basis: Tensor | None = None, *, assignments: int = 3, seed: int = 0
+) -> GhostTest:
     """Look for ghosts of a union of subspaces under random mixed assignments.
 
-    Without a group the union has two random k-subspaces; with one it is the orbit {T_h V} of a
-    random V. An intersection that lies inside one of the subspaces is no ghost.
+    Without a group the union has two random k-subspaces; with one it is the orbit {T_h V} of the
+    subspace V spanned by the rows of `basis`, or else of a random one. An intersection that lies
+    inside one of the subspaces is no ghost.
     """
     generator = torch.Generator().manual_seed(seed + 17)
     worst = 0
     elements = covering_elements(setting, k, seed)(0)
     assert elements is not None
     for _ in range(assignments):
-        v = random_subspace(setting, k, generator)
+        v = random_subspace(setting, k, generator) if basis is None else orth(basis.T).T
         if setting.group is None:
             bases = [v, random_subspace(setting, k, generator)]
         else:

@@ -136,6 +136,10 @@ class _Model:
     generated: Generated | None = None
     estimate: DimensionEstimate | None = None
 
+    def mixes(self, setting: Setting) -> bool:
+        """Whether several subspaces are in play: unions of random ones, or copies under a group."""
+        return self.kind == "random" or (self.kind == "subspace" and setting.group is not None)
+
     @classmethod
     def of(
         cls,
@@ -215,8 +219,7 @@ _FAILURES = {
     "count": "the operators together have fewer measurements than unknowns",
     "multiplicity": "fewer measurements than the group's representation has generators",
     "dimension": "the signals' dimension k = {k} is not below any operator's rank (at most {m}): "
-    "measurements fill "
-    "the whole range and constrain nothing",
+    "measurements fill the whole range and constrain nothing",
 }
 
 
@@ -225,7 +228,10 @@ def _decide(setting: Setting, coverage: Coverage, model: _Model, k: int | None, 
     if setting.group is not None:
         listed += [conditions.multiplicity_bound(setting), conditions.equivariance_bound(setting, coverage)]
     if k is not None:
-        listed += conditions.generic_bounds(setting, k)
+        listed += [
+            conditions.dimension_bound(setting, k, model.basis),
+            *conditions.generic_bounds(setting, k),
+        ]
     if model.noise:
         listed.append(conditions.noise_bound(model.noise))
     found = tuple(listed)
@@ -244,8 +250,7 @@ def _decide(setting: Setting, coverage: Coverage, model: _Model, k: int | None, 
         if conditions.generic_holds(found):
             why = (
                 "The operators are unstructured and the theorems for almost every operator hold, for "
-                "learning and for "
-                "recovery; no certificate was computed for these very operators."
+                "learning and for recovery; no certificate was computed for these very operators."
             )
             return _Outcome("generic", why, found)
         why = "No theorem for almost every operator covers this case, and no certificate was computed."
@@ -257,21 +262,19 @@ def _certified(setting: Setting, model: _Model, k: int, found: tuple[Bound, ...]
     certificate, basis = _certificate(setting, model, k, found)
     ghosts = None
     tractable = setting.basis is not None or setting.n <= DENSE_LIMIT
-    if certificate.passed and model.kind == "random" and tractable:
-        ghosts = ghost_test(setting, k, seed=model.seed)
+    if certificate.passed and model.mixes(setting) and tractable:
+        ghosts = ghost_test(setting, k, model.basis, seed=model.seed)
     if not certificate.passed:
         extra = certificate.nullity - certificate.expected_nullity
         if certificate.borderline:
             why = (
-                f"Borderline: the smallest singular value that should differ from zero is "
-                f"{certificate.gap:.1e} of the "
-                "largest, too close to rounding to tell."
+                "Borderline: the smallest singular value that should differ from zero is "
+                f"{certificate.gap:.1e} of the largest, too close to rounding to tell."
             )
         elif extra > 0:
             why = (
                 f"The rank certificate failed: {extra} direction(s) outside a {k}-dimensional model have "
-                f"measurements "
-                "that the model explains."
+                "measurements that the model explains."
             )
         else:
             why = "The rank computation did not finish: " + certificate.method + "."
@@ -279,8 +282,7 @@ def _certified(setting: Setting, model: _Model, k: int, found: tuple[Bound, ...]
     if setting.group is not None and ghosts is not None and ghosts.ghost_dimension:
         why = (
             "The certificate passed for a subspace's copies one by one, but with measurements of "
-            "different copies mixed "
-            f"{ghosts.ghost_dimension} spurious direction(s) remain."
+            f"different copies mixed {ghosts.ghost_dimension} spurious direction(s) remain."
         )
         return _Outcome("undecided", why, found, certificate, ghosts, basis)
     what = {
@@ -404,8 +406,7 @@ def _warnings(
         i = redundant[0]
         out.append(
             f"{len(redundant)} operator(s) have redundant rows: operator {i} has {setting.rows[i]} rows "
-            f"of rank "
-            f"{setting.ranks[i]}; the rank counts"
+            f"of rank {setting.ranks[i]}; the rank counts"
         )
     if setting.rank_unknown:
         out.append(f"the ranks of {len(setting.rank_unknown)} large operator(s) are upper bounds")
@@ -430,10 +431,9 @@ def _warnings(
     if outcome.ghosts is not None and outcome.ghosts.ghost_dimension and setting.group is None:
         out.append(
             f"unions of {k}-dimensional subspaces are not fixed by these measurements: mixed assignments "
-            f"leave "
-            f"{outcome.ghosts.ghost_dimension} spurious direction(s)"
+            f"leave {outcome.ghosts.ghost_dimension} spurious direction(s)"
         )
-    if outcome.verdict == "certified" and outcome.ghosts is None and model.kind == "random":
+    if outcome.verdict == "certified" and outcome.ghosts is None and model.mixes(setting):
         out.append("the test of mixed assignments (unions of subspaces) was left out at this size")
     if coverage.note:
         out.append(coverage.note)

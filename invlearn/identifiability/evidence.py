@@ -101,12 +101,15 @@ def network_tangents(setting: Setting, signals: Generated, points: int, seed: in
                 f"the network must give one signal {setting.domain.shape} for latents of shape "
                 f"({signals.latent_dimension},), got {tuple(x.shape)}"
             )
-        return setting.domain.flatten(x)
+        x = setting.domain.flatten(x)
+        return torch.view_as_real(x) if x.is_complex() else x
 
     out = []
     for _ in range(points):
         z = torch.randn(signals.latent_dimension, dtype=torch.float64, generator=generator)
         jacobian = torch.func.jacfwd(one)(z.to(like)).detach()
+        if setting.domain.complex:
+            jacobian = torch.view_as_complex(jacobian.movedim(1, -1).contiguous())
         # In single precision the Jacobian's noise would pass for more dimensions.
         cut = 1e-11 if jacobian.dtype in (torch.float64, torch.complex128) else 1e-5
         u, s, _ = torch.linalg.svd(

@@ -16,7 +16,11 @@ Example = Callable[[torch.Generator], LinearOperator]
 _EXAMPLES: dict[str, Example] = {}
 
 #: Modules that register examples; they are imported when the registry is first asked.
-_MODULES = ("invlearn.physics.catalogue", "invlearn.physics.linear.permutation")
+_MODULES = (
+    "invlearn.physics.catalogue",
+    "invlearn.physics.linear.permutation",
+    "invlearn.physics.linear.wavelet",
+)
 
 
 def register(name: str) -> Callable[[Example], Example]:

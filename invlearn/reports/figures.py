@@ -104,20 +104,21 @@ def picture(array: Any, scale: Scale) -> str:
     return _uri(buffer.getvalue(), "png")
 
 
-def slices(array: Any) -> list[tuple[str, np.ndarray]]:
+def slices(array: Any, through: Sequence[int] | None = None) -> list[tuple[str, np.ndarray]]:
     """The 2-D pictures of an array of rank 2 or more, with a label each.
 
-    A volume gives its three orthogonal middle slices; further leading axes are taken in the middle.
+    A volume gives its three orthogonal slices; further leading axes give one entry. They pass
+    through the index `through`, by default the middle.
     """
     array = to_numpy(array)
+    if array.ndim < 2:
+        raise ValueError(f"slices are of arrays with two axes or more, got the shape {array.shape}")
+    where = [size // 2 for size in array.shape] if through is None else [int(i) for i in through]
     while array.ndim > 3:
-        array = array[array.shape[0] // 2]
+        array = array[where.pop(0)]
     if array.ndim == 2:
         return [("", array)]
-    if array.ndim != 3:
-        raise ValueError(f"slices are of arrays with two axes or more, got the shape {array.shape}")
-    middle = [size // 2 for size in array.shape]
-    return [(f"axis {axis}, slice {middle[axis]}", array.take(middle[axis], axis)) for axis in range(3)]
+    return [(f"axis {axis}, slice {where[axis]}", array.take(where[axis], axis)) for axis in range(3)]
 
 
 @contextlib.contextmanager

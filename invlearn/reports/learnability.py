@@ -188,10 +188,14 @@ def _signal_pictures(signals: np.ndarray, name: str, unit: str) -> Gallery:
         ]
         return Gallery(curves, wide=True)
     scale = figures.shared_scale([signals], signed=True, unit=unit)
+
+    def peak(signal: np.ndarray) -> list[int]:
+        return [int(i) for i in np.unravel_index(np.abs(signal).argmax(), signal.shape)]
+
     pictures = [
         Picture(figures.picture(flat, scale), f"{name} {i + 1}" + (f", {label}" if label else ""))
         for i, s in enumerate(signals)
-        for label, flat in figures.slices(s)
+        for label, flat in figures.slices(s, peak(s))
     ]
     return Gallery(pictures, scale=scale)
 
@@ -203,7 +207,7 @@ def _unseen(report: LearnabilityResult) -> Section | None:
     directions = figures.to_numpy(report.unseen)
     if all(np.count_nonzero(direction) == 1 for direction in directions):
         directions = directions[:4]  # single entries: the coverage map shows them all
-    gallery = _signal_pictures(directions, "direction", "amplitude at unit norm")
+    gallery = _signal_pictures(directions, "direction", "amplitude")
     return Section("What stays invisible", [Text(f"{what}: examples of norm 1."), gallery])
 
 
@@ -323,8 +327,11 @@ def verdict_section(
         Text(report.reason),
         Table(("setting", "value"), facts(report)),
     ]
-    if report.warnings:
-        blocks.append(Items(list(report.warnings), "warning"))
+    shown, more = list(report.warnings[:5]), list(report.warnings[5:])
+    if shown:
+        blocks.append(Items(shown, "warning"))
+    if more:
+        blocks.append(Fold(f"{len(more)} more notes", [Items(more, "warning")]))
     return Section(title, blocks, HEADLINES[report.verdict], TONES[report.verdict])
 
 

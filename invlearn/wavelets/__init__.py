@@ -12,7 +12,7 @@ from invlearn.wavelets.layers import (
     WaveletDownsample,
     WaveletUpsample,
 )
-from invlearn.wavelets.transform import band_names, dwt, idwt, max_level, wavedec, waverec
+from invlearn.wavelets.transform import band_names, dwt, dwt_adjoint, idwt, max_level, wavedec, waverec
 from invlearn.wavelets.unet import PAIRS, EncoderDecoder, Pair
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "WaveletUpsample",
     "band_names",
     "dwt",
+    "dwt_adjoint",
     "filter_bank",
     "idwt",
     "max_level",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -104,7 +104,7 @@ WaveletLike: TypeAlias = "str | pywt.Wavelet | FilterBank | Sequence[Sequence[fl
 _KNOWN: dict[str, FilterBank] = {}
 
 
-def _from_filters(filters: Sequence[Sequence[float]], name: str) -> FilterBank:
+def _from_filters(filters: Iterable[Iterable[float]], name: str) -> FilterBank:
     dec_lo, dec_hi, rec_lo, rec_hi = (tuple(map(float, taps)) for taps in filters)
     return FilterBank(dec_lo, dec_hi, rec_lo, rec_hi, name)
 

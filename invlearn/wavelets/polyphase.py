@@ -125,6 +125,33 @@ def source_positions(
     return torch.minimum(p, 2 * n - 2 - p)
 
 
+def _table(first: int, length: int, n: int, rule: Mode) -> Tensor:
+    source = source_positions(first, length, n, rule)
+    return torch.where(source >= 0, source, ~source_positions(first, length, n, "constant"))
+
+
+def forward_tables(analysis: Analysis) -> list[Tensor]:
+    """For the kernels: along each axis, the source of every sample that the windows of `analyse` see.
+
+    Window i covers the entries ``2i … 2i + L - 1``. ``~p`` marks a zero beyond the border next to sample p.
+    """
+    reach = analysis.half - 1
+    return [
+        _table(-analysis.start, 2 * (count + reach), n, analysis.rule)
+        for n, count in zip(analysis.sizes, analysis.counts, strict=True)
+    ]
+
+
+def adjoint_tables(analysis: Analysis) -> list[Tensor]:
+    """Likewise the coefficients that `synthesise` sees: pair i draws on the entries ``i … i + L / 2 - 1``."""
+    reach = analysis.half - 1
+    rule: Mode = "periodic" if analysis.rule == "periodization" else "zero"
+    return [
+        _table(analysis.lead - reach, analysis.pairs(k) + reach, count, rule)
+        for k, count in enumerate(analysis.counts)
+    ]
+
+
 def _extend(x: Tensor, axis: int, first: int, length: int, rule: Mode) -> Tensor:
     """`x` at the positions ``first … first + length - 1`` (`first` <= 0) along `axis`."""
     n = x.shape[axis]

@@ -16,7 +16,6 @@ from invlearn.wavelets.filters import FilterBank, check_mode, filter_bank
 from invlearn.wavelets.polyphase import Analysis, forward_analysis, inverse_analysis
 
 _MAX_AXES = 3
-_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class _Analyse(torch.autograd.Function):
@@ -72,26 +71,21 @@ class _Synthesise(torch.autograd.Function):
         return _Synthesise.apply(analysis, *moved), 0
 
 
-def _working_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in _HALF_PRECISION else dtype
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in kernels.HALF_PRECISION else x
 
 
 def _analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
-    work = x.to(_working_dtype(x.dtype))
     if torch.compiler.is_compiling():
         # a graph of plain operations: it exports, and the compiler fuses it
-        bands = polyphase.analyse(work, analysis)
-    else:
-        bands = list(_Analyse.apply(work, analysis))
-    return [band.to(x.dtype) for band in bands]
+        return [band.to(x.dtype) for band in polyphase.analyse(_wide(x), analysis)]
+    return list(_Analyse.apply(x, analysis))
 
 
 def _synthesise(bands: Sequence[Tensor], analysis: Analysis) -> Tensor:
-    dtype = bands[0].dtype
-    work = [band.to(_working_dtype(dtype)) for band in bands]
     if torch.compiler.is_compiling():
-        return polyphase.synthesise(work, analysis).to(dtype)
-    return _Synthesise.apply(analysis, *work).to(dtype)
+        return polyphase.synthesise([_wide(band) for band in bands], analysis).to(bands[0].dtype)
+    return _Synthesise.apply(analysis, *bands)
 
 
 def band_names(ndim: int) -> list[str]:
@@ -118,7 +112,8 @@ def _check_ndim(ndim: int | None, available: int, what: str) -> int:
 
 def _as_tensor(x: Any, what: str) -> Tensor:
     if isinstance(x, np.ndarray):
-        x = torch.as_tensor(x)
+        # torch refuses reversed arrays, and warns of read-only ones
+        x = torch.as_tensor(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())
     if not isinstance(x, Tensor):
         raise TypeError(f"{what}: expected a torch tensor or a numpy array, got {type(x).__name__}")
     if not (x.is_floating_point() or x.is_complex()):
@@ -128,7 +123,8 @@ def _as_tensor(x: Any, what: str) -> Tensor:
     return x
 
 
-def _check_sizes(sizes: Sequence[int], mode: str, what: str) -> None:
+def check_sizes(sizes: Sequence[int], mode: str, what: str) -> None:
+    """Refuses sizes that no transform exists for, in the name of `what`."""
     smallest = min(sizes)
     if smallest < 1:
         raise ValueError(
@@ -188,43 +184,44 @@ def dwt(x: Any, wavelet: Any, ndim: int | None = None, mode: str = "periodizatio
     bank, mode = filter_bank(wavelet), check_mode(mode)
     ndim = _check_ndim(ndim, x.ndim, "dwt")
     sizes = x.shape[x.ndim - ndim :]
-    _check_sizes(sizes, mode, "dwt")
+    check_sizes(sizes, mode, "dwt")
     bands = _analyse(x, forward_analysis(bank, sizes, mode))
     return {name: band.numpy() if numpy else band for name, band in zip(band_names(ndim), bands, strict=True)}
 
 
-def _check_bands(bands: Any, ndim: int | None) -> tuple[list[Tensor], int]:
+def _check_bands(bands: Any, ndim: int | None, what: str) -> tuple[list[Tensor], int]:
     if not isinstance(bands, Mapping):
-        raise TypeError(f"idwt: the sub-bands must be a dict such as dwt returns, got {type(bands).__name__}")
+        raise TypeError(f"{what}: the sub-bands must be a dict such as dwt returns, got {type(bands).__name__}")
     if ndim is None:
         ndim = max((len(key) for key in bands), default=0)
     if not 1 <= ndim <= _MAX_AXES:
         raise ValueError(
-            f"idwt: the transform covers 1, 2 or {_MAX_AXES} axes, not {ndim}; pass ndim=1, 2 or 3"
+            f"{what}: the transform covers 1, 2 or {_MAX_AXES} axes, not {ndim}; pass ndim=1, 2 or 3"
         )
     names = band_names(ndim)
     if set(bands) != set(names):
         missing, extra = sorted(set(names) - set(bands)), sorted(set(bands) - set(names))
         raise ValueError(
-            f"idwt: ndim={ndim} needs the {len(names)} sub-bands {', '.join(names)}; "
+            f"{what}: ndim={ndim} needs the {len(names)} sub-bands {', '.join(names)}; "
             f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(map(str, extra)) or 'none'} "
             "(a sub-band may be None for zeros)"
         )
     given = {
-        name: _as_tensor(bands[name], f"idwt, sub-band {name!r}") for name in names if bands[name] is not None
+        name: _as_tensor(bands[name], f"{what}, sub-band {name!r}") for name in names if bands[name] is not None
     }
     if not given:
-        raise ValueError("idwt: every sub-band is None; at least one must be given")
+        raise ValueError(f"{what}: every sub-band is None; at least one must be given")
     first_name, first = next(iter(given.items()))
     for name, band in given.items():
         if band.shape != first.shape or band.device != first.device:
             raise ValueError(
-                f"idwt: sub-band {name!r} is {tuple(band.shape)} on {band.device}, but {first_name!r} is "
+                f"{what}: sub-band {name!r} is {tuple(band.shape)} on {band.device}, but {first_name!r} is "
                 f"{tuple(first.shape)} on {first.device}; all must agree"
             )
     dtype = first.dtype
     for band in given.values():
         dtype = torch.promote_types(dtype, band.dtype)
+    _check_ndim(ndim, first.ndim, what)
     zeros = torch.zeros_like(first, dtype=dtype) if len(given) < len(names) else None
     return [given[name].to(dtype) if name in given else zeros for name in names], ndim  # type: ignore[misc]
 
@@ -263,11 +260,10 @@ def idwt(
     TypeError
         Integer data, or not a mapping of arrays.
     """
-    tensors, ndim = _check_bands(bands, ndim)
+    tensors, ndim = _check_bands(bands, ndim, "idwt")
     bank, mode = filter_bank(wavelet), check_mode(mode)
-    _check_ndim(ndim, tensors[0].ndim, "idwt")
     counts = tensors[0].shape[tensors[0].ndim - ndim :]
-    _check_sizes(counts, "zero", "idwt")
+    check_sizes(counts, "zero", "idwt")
     analysis = inverse_analysis(bank, counts, mode)
     if min(analysis.sizes) < 1:
         raise ValueError(
@@ -275,6 +271,46 @@ def idwt(
             f"{mode!r}; at least {bank.length // 2} are needed along every axis"
         )
     x = _crop(_synthesise(tensors, analysis), analysis.sizes, size)
+    return x.numpy() if any(isinstance(band, np.ndarray) for band in bands.values()) else x
+
+
+def dwt_adjoint(bands: Any, wavelet: Any, sizes: Sequence[int], mode: str = "periodization") -> Any:
+    """Adjoint of `dwt` as a linear map: ``Σ <dwt(x), c> = <x, dwt_adjoint(c)>``.
+
+    It is the inverse for an orthogonal wavelet, "periodization" and even sizes; otherwise the two differ.
+
+    Parameters
+    ----------
+    bands : mapping of str to Tensor or ndarray
+        All ``2^ndim`` sub-bands, each (*batch, *counts); a value of None stands for zeros.
+    wavelet, mode
+        As given to `dwt`.
+    sizes : sequence of int
+        Sizes of the transformed axes before `dwt`, 1 to 3 of them.
+
+    Returns
+    -------
+    Tensor (ndarray if the sub-bands are), (*batch, *sizes)
+
+    Raises
+    ------
+    ValueError
+        As `idwt`, and if `dwt` would not give sub-bands of this shape for `sizes`.
+    TypeError
+        As `idwt`.
+    """
+    ndim = len(sizes)
+    tensors, _ = _check_bands(bands, ndim, "dwt_adjoint")
+    bank, mode = filter_bank(wavelet), check_mode(mode)
+    check_sizes(sizes, mode, "dwt_adjoint")
+    analysis = forward_analysis(bank, sizes, mode)
+    counts = tuple(tensors[0].shape[tensors[0].ndim - ndim :])
+    if counts != analysis.counts:
+        raise ValueError(
+            f"dwt_adjoint: sub-bands of {counts} coefficients do not belong to sizes {tuple(sizes)}, which give "
+            f"{analysis.counts} with {bank.name!r} in mode {mode!r}"
+        )
+    x = _synthesise(tensors, analysis)
     return x.numpy() if any(isinstance(band, np.ndarray) for band in bands.values()) else x
 
 
@@ -293,7 +329,23 @@ def _crop(x: Tensor, sizes: Sequence[int], size: Sequence[int] | None) -> Tensor
 
 def max_level(sizes: Sequence[int], wavelet: Any) -> int:
     """Deepest useful level, ``floor(log2(min(sizes) / (L - 1)))``, as `pywt.dwtn_max_level`."""
-    return pywt.dwt_max_level(min(sizes), max(filter_bank(wavelet).length, 2))
+    return pywt.dwt_max_level(min(sizes), filter_bank(wavelet).length)
+
+
+def check_level(level: int | None, sizes: Sequence[int], bank: FilterBank, what: str) -> int:
+    """`level`, or the deepest one for None; refuses others in the name of `what`.
+
+    One level is always possible; beyond the deepest, every coefficient would see the border.
+    """
+    deepest = max_level(sizes, bank)
+    if level is None:
+        return deepest
+    if not 0 <= level <= max(deepest, 1):
+        raise ValueError(
+            f"{what}: level={level} is out of range; the maximum for sizes {tuple(sizes)} and {bank.name!r} "
+            f"(filters of length {bank.length}) is {max(deepest, 1)}"
+        )
+    return level
 
 
 def wavedec(
@@ -317,7 +369,7 @@ def wavedec(
     Raises
     ------
     ValueError
-        Besides those of `dwt`, a negative level or one above `max_level`.
+        Besides those of `dwt`, a negative level or one above `max_level` (one level always exists).
     TypeError
         As `dwt`.
     """
@@ -325,15 +377,8 @@ def wavedec(
     bank = filter_bank(wavelet)
     ndim = _check_ndim(ndim, data.ndim, "wavedec")
     sizes = data.shape[data.ndim - ndim :]
-    _check_sizes(sizes, mode, "wavedec")
-    deepest = max_level(sizes, bank)
-    if level is None:
-        level = deepest
-    if not 0 <= level <= deepest:
-        raise ValueError(
-            f"wavedec: level={level} is out of range; the maximum for sizes {tuple(sizes)} and {bank.name!r} "
-            f"(filters of length {bank.length}) is {deepest}"
-        )
+    check_sizes(sizes, mode, "wavedec")
+    level = check_level(level, sizes, bank, "wavedec")
     details = []
     low = x
     for _ in range(level):

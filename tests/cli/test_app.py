@@ -130,6 +130,17 @@ def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         CliRunner().invoke(main, ["probe"], catch_exceptions=False)
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_told(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    CliRunner().invoke(main, ["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
 def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = invoke("learnability", "--masks", str(tmp_path / "no.npy"), "--dimension", "3", "--quiet")
     assert done.returncode == 2

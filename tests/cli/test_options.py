@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import click
 import pytest
 from click.testing import CliRunner
 
-from invlearn.cli.options import FILE, Settings, Sizes, exactly_one, new_command
+from invlearn.cli.options import FILE, Settings, Sizes, exactly_one, interrupts_held, new_command
 
 
 @new_command("probe")
@@ -109,3 +112,25 @@ def test_devices() -> None:
     for name in ("cuda:99", "nonsense"):
         with pytest.raises(ValueError, match=f"--device {name} cannot be used here"):
             settings(device=name).torch_device()
+
+
+def test_ctrl_c_waits_for_the_end_of_a_held_block() -> None:
+    steps: list[str] = []
+
+    def hold() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        hold()
+    assert steps == ["whole"]
+    with interrupts_held():
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_held_block_in_another_thread() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: interrupts_held().__enter__()).result() is None

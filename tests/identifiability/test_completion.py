@@ -17,7 +17,7 @@ def pattern(entries: int, seed: int, shape: tuple[int, int] = (20, 20)) -> torch
     return seen.reshape(shape)
 
 
-def two_lines(thin: int) -> torch.Tensor:
+def one_thin_row(thin: int) -> torch.Tensor:
     """204 entries that complete; one row with only `thin` of them."""
     seen = pattern(204, 1)
     seen[0] = False
@@ -28,7 +28,8 @@ def two_lines(thin: int) -> torch.Tensor:
 @pytest.mark.parametrize(("entries", "unique"), [(128, False), (204, True)])
 def test_rank_of_the_reference(entries: int, unique: bool) -> None:
     found = completion(pattern(entries, 2), 3)
-    assert found.target == 111 and found.entries == entries
+    assert found.target == 111
+    assert found.entries == entries
     assert found.unique == unique == (found.rank == 111)
     assert bool(found.completable.all()) == unique
 
@@ -36,7 +37,7 @@ def test_rank_of_the_reference(entries: int, unique: bool) -> None:
 @pytest.mark.parametrize("entries", [128, 154])
 def test_one_dimension_short(entries: int) -> None:
     """Enough entries in all, but one row with r - 1 of them: rank 110, whatever their number."""
-    seen = two_lines(3)
+    seen = one_thin_row(3)
     kept = seen.flatten().nonzero().squeeze(1)
     kept = kept[kept >= 20]
     order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))
@@ -51,15 +52,16 @@ def test_one_dimension_short(entries: int) -> None:
     short[0, 2] = False
     found = completion(short, 3)
     assert (found.entries, found.rank, found.unique) == (entries, 110, False)
-    assert found.completable[1:].all() and not found.completable[0, 2:].any()
+    assert found.completable[1:].all()
+    assert not found.completable[0, 2:].any()
 
 
 def test_entries_against_a_second_completion() -> None:
     """Move along the null space of the Jacobian: the entries that stay are the completable ones."""
-    seen = pattern(16, 3, (6, 7))
+    seen = pattern(20, 9, (6, 7))
     rank = 2
     found = completion(seen, rank)
-    assert 16 < int(found.completable.sum()) < 42
+    assert 20 < int(found.completable.sum()) < 42
     generator = torch.Generator().manual_seed(9)
     u = torch.randn(6, rank, dtype=torch.float64, generator=generator)
     v = torch.randn(7, rank, dtype=torch.float64, generator=generator)
@@ -79,7 +81,8 @@ def test_seed_does_not_matter_rank_does() -> None:
     seen = pattern(150, 5)
     assert completion(seen, 3, seed=0).rank == completion(seen, 3, seed=8).rank
     assert torch.equal(completion(seen, 2, seed=0).completable, completion(seen, 2, seed=8).completable)
-    assert completion(seen, 2).target == 76 and completion(seen, 2).unique
+    assert completion(seen, 2).target == 76
+    assert completion(seen, 2).unique
     assert not completion(seen, 6).unique
 
 
@@ -87,9 +90,11 @@ def test_numpy_edges_and_dict() -> None:
     seen = np.asarray(pattern(204, 2))
     found = completion(seen, 3)
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
-    assert found.to_dict()["unique"] is True and found.to_dict()["completable_fraction"] == 1.0
+    assert found.to_dict()["unique"] is True
+    assert found.to_dict()["completable_fraction"] == 1.0
     nothing = completion(np.zeros((3, 4), dtype=bool), 1)
-    assert nothing.rank == 0 and not nothing.completable.any()
+    assert nothing.rank == 0
+    assert not nothing.completable.any()
 
 
 def test_bad_input() -> None:

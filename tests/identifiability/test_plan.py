@@ -29,7 +29,8 @@ def test_smallest_m_and_smallest_number_of_operators(n: int, data: st.DataObject
         assert found.minimal_operators is None if m < n else True
     elif m < n:
         count = found.minimal_operators
-        assert count is not None and m > k + Fraction(n, count)
+        assert count is not None
+        assert m > k + Fraction(n, count)
         assert count == 1 or m <= k + Fraction(n, count - 1)
     else:
         assert found.minimal_operators == 1
@@ -68,7 +69,8 @@ def test_to_dict() -> None:
     found = plan(100, 3, m=20, operators=10).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert {"minimal_m", "minimal_operators"} <= found.keys()
-    assert plan(100, 3).minimal_m is None and plan(100, 3).minimal_operators is None
+    assert plan(100, 3).minimal_m is None
+    assert plan(100, 3).minimal_operators is None
 
 
 def test_smallest_integer_above() -> None:

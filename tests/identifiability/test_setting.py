@@ -93,7 +93,8 @@ def test_elements_are_all_or_distinct_ones() -> None:
     setting = Setting(OperatorFamily.from_matrices(gaussian(2, 3, 12)), Shifts((12,)))
     assert len(set(setting.elements())) == setting.count == 24
     some = setting.elements(7, seed=1)
-    assert len(set(some)) == 7 and set(some) < set(setting.elements())
+    assert len(set(some)) == 7
+    assert set(some) < set(setting.elements())
     assert some == setting.elements(7, seed=1) != setting.elements(7, seed=2)
 
 
@@ -173,7 +174,8 @@ def test_coverage_counts_effective_operators() -> None:
     assert coverage is not None
     torch.testing.assert_close(coverage, counted)
     trivial = Setting(Mask(torch.ones(1, 1)), Shifts((1, 1))).coverage
-    assert trivial is not None and trivial.tolist() == [[1.0]]
+    assert trivial is not None
+    assert trivial.tolist() == [[1.0]]
     assert Setting(Dense(gaussian(3, 6))).coverage is None
 
 
@@ -181,7 +183,8 @@ def test_rank_counts_not_rows() -> None:
     a = gaussian(5, 12)
     family = OperatorFamily.from_matrices([torch.cat([a, a[:2]]), a[:3], gaussian(14, 12)])
     setting = Setting(family)
-    assert setting.rows == (7, 3, 14) and setting.ranks == (5, 3, 12)
+    assert setting.rows == (7, 3, 14)
+    assert setting.ranks == (5, 3, 12)
     single = OperatorFamily([Dense((gaussian(8, 4) @ gaussian(4, 12)).float())])
     assert Setting(single).ranks == (4,)  # the redundancy is exact to single precision only
 
@@ -190,7 +193,8 @@ def test_complex_measurements_of_real_signals_are_pairs() -> None:
     half = torch.zeros(8, dtype=torch.bool)
     half[1:4] = True
     setting = Setting(Mask(half, complex=True) @ Fourier((8,), complex=False))
-    assert setting.rows == (16,) and setting.ranks == (6,)
+    assert setting.rows == (16,)
+    assert setting.ranks == (6,)
     both = half | half.flip(0).roll(1)  # the conjugate frequencies say nothing new
     assert Setting(Mask(both, complex=True) @ Fourier((8,), complex=False)).ranks == (6,)
 
@@ -202,7 +206,11 @@ def test_duplicates_are_equal_row_spaces(scale: float) -> None:
     matrices = [a, gaussian(5, 12, seed=3), scale * mix @ a, wide, a[:4]]
     setting = Setting(OperatorFamily.from_matrices(matrices))
     assert setting.duplicates == ((0, 2), (0, 3))
-    assert setting.effective == 3 and setting.distinct_ranks == (5, 5, 4)
+    assert setting.effective == 3
+    assert setting.distinct_ranks == (5, 5, 4)
+    single = OperatorFamily.from_matrices([a.float(), -3 * a.float(), a.float().flip(0) / 7])
+    assert Setting(single).duplicates == ((0, 1), (0, 2))  # equal to single precision
+    assert Setting(OperatorFamily.from_matrices(gaussian(2, 6, 6))).duplicates == ()  # both see everything
     masks = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 0, 1]])
     assert Setting(OperatorFamily.from_masks(masks)).duplicates == ((0, 2),)
 
@@ -211,7 +219,8 @@ def test_only_the_operators_that_need_it_get_a_matrix() -> None:
     n = 1600  # above the limit for matrices; the blur's would have 2.5 million entries
     family = OperatorFamily([Dense(gaussian(3, n), (40, 40)), Blur(gaussian(3, 3), (40, 40), "replicate")])
     setting = Setting(family)
-    assert setting.ranks == (3, n) and setting.rank_unknown == {1}
+    assert setting.ranks == (3, n)
+    assert setting.rank_unknown == {1}
     assert list(setting._matrices) == [0]
 
 

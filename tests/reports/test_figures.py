@@ -108,6 +108,14 @@ def test_slices_of_any_rank(shape: tuple[int, ...], expected: list[tuple[int, ..
         assert got[1][0] == "axis 1, slice 2"
 
 
+def test_slices_pass_through_an_index() -> None:
+    array = np.zeros((2, 3, 4, 5))
+    array[1, 0, 3, 2] = 1
+    got = figures.slices(array, (1, 0, 3, 2))
+    assert [flat.max() for _, flat in got] == [1, 1, 1]
+    assert [label for label, _ in got] == ["axis 0, slice 0", "axis 1, slice 3", "axis 2, slice 2"]
+
+
 def test_slices_need_two_axes() -> None:
     with pytest.raises(ValueError, match="two axes"):
         figures.slices(np.zeros(3))

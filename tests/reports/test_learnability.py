@@ -151,6 +151,12 @@ def test_warnings_are_shown() -> None:
     assert "beware of the dog" in html
 
 
+def test_many_warnings_are_folded() -> None:
+    blocks = verdict_section(Result(warnings=tuple(f"w{i}" for i in range(8)))).blocks
+    assert list(blocks[-2].items) == ["w0", "w1", "w2", "w3", "w4"]
+    assert blocks[-1].title == "3 more notes"
+
+
 def test_the_certificate_shows_scope_and_gap() -> None:
     result = Result(certificate=CERTIFICATE, spectrum=torch.tensor([0.0, 0.0, 0.0, 0.25, 1.0]))
     text, table, plot = blocks(result, "Certificate for these operators")

@@ -88,6 +88,15 @@ def test_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_same(step, (2,))
 
 
+def test_the_device_and_dtype_choose_the_kernel() -> None:
+    assert kernels._backend(torch.zeros(2)) is cpu
+    assert kernels._backend(torch.zeros(2, dtype=torch.bfloat16)) is polyphase
+    assert kernels._backend(torch.zeros(2, device="meta")) is polyphase
+    bands = dwt(torch.zeros(2, 5, 6, device="meta"), "db2", 2)
+    assert bands["ad"].shape == (2, 3, 3)
+    assert bands["ad"].device.type == "meta"
+
+
 def test_the_kernels_are_what_a_plain_tensor_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("analyse", "synthesise"):
@@ -204,6 +213,64 @@ def test_peak_memory_stays_near_input_plus_output() -> None:
 
 
 def test_tables_mark_zeros_beside_their_nearest_sample() -> None:
-    assert cpu._table(-2, 7, 3, "zero").tolist() == [~0, ~0, 0, 1, 2, ~2, ~2]
-    assert cpu._table(-2, 7, 3, "periodization").tolist() == [2, 2, 0, 1, 2, 2, 0]
-    assert cpu._table(-2, 7, 3, "reflect").tolist() == [2, 1, 0, 1, 2, 1, 0]
+    tables = {mode: polyphase.forward_tables(steps("db2", (3,), mode)[0])[0].tolist() for mode in MODES}
+    assert tables == {
+        "periodization": [2, 0, 1, 2, 2, 0],
+        "zero": [~0, ~0, 0, 1, 2, ~2, ~2, ~2],
+        "symmetric": [1, 0, 0, 1, 2, 2, 1, 0],
+        "reflect": [2, 1, 0, 1, 2, 1, 0, 1],
+        "periodic": [1, 2, 0, 1, 2, 0, 1, 2],
+        "constant": [0, 0, 0, 1, 2, 2, 2, 2],
+    }
+
+
+CUDA_KERNELS = """
+import torch
+from invlearn.wavelets import MODES, filter_bank, polyphase
+from invlearn.wavelets.kernels import cuda
+from invlearn.wavelets.polyphase import forward_analysis, inverse_analysis
+
+def check(step, dtype=torch.float64, tolerance=1e-12):
+    x = torch.randn(2, *step.sizes, dtype=dtype)
+    wide = torch.promote_types(dtype, torch.float32)  # 16-bit types are summed in float32
+    expected = polyphase.analyse(x.to(wide), step)
+    for band, reference in zip(cuda.analyse(x, step), expected, strict=True):
+        torch.testing.assert_close(band, reference.to(dtype), rtol=tolerance, atol=tolerance)
+    weights = [torch.randn_like(band).to(dtype) for band in expected]
+    reference = polyphase.synthesise([band.to(wide) for band in weights], step).to(dtype)
+    torch.testing.assert_close(cuda.synthesise(weights, step), reference, rtol=tolerance, atol=tolerance)
+
+torch.manual_seed(0)
+# db2 goes in one pass over three axes, bior2.2 axis by axis
+for sizes, wavelet in (((9,), "db4"), ((1, 6), "haar"), ((5, 6), "bior2.2"), ((5, 4, 7), "db2"), ((5, 4, 6), "bior2.2")):
+    for mode in MODES:
+        if mode != "reflect" or 1 not in sizes:
+            forward = forward_analysis(filter_bank(wavelet), sizes, mode)
+            check(forward)
+            check(inverse_analysis(filter_bank(wavelet), forward.counts, mode))
+check(forward_analysis(filter_bank("haar"), (4, 6, 8), "periodization"), torch.float16, 1e-3)
+empty = forward_analysis(filter_bank("haar"), (4, 6), "zero")
+assert cuda.analyse(torch.zeros(0, 4, 6), empty)[3].shape == (0, 2, 3)
+assert cuda.synthesise([torch.zeros(0, 2, 3)] * 4, empty).shape == (0, 4, 6)
+"""
+
+
+def test_cuda_kernels_in_the_interpreter() -> None:
+    """Their arithmetic and indexing, run by Triton's interpreter on the processor."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, "-c", CUDA_KERNELS], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("wavelet", ["haar", "db2", "bior3.3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64])
+def test_cuda_equals_processor(wavelet: str, dtype: torch.dtype) -> None:
+    x = noise(2, 12, 15, 18, dtype=torch.complex64 if dtype.is_complex else torch.float32).to(dtype)
+    bands = dwt(x.cuda(), wavelet, 3)
+    tolerance = 2e-3 if dtype == torch.float16 else 1e-5
+    for name, band in dwt(x, wavelet, 3).items():
+        torch.testing.assert_close(bands[name].cpu(), band, rtol=tolerance, atol=tolerance)
+    back = idwt(bands, wavelet, 3, size=(12, 15, 18))
+    torch.testing.assert_close(back.cpu(), x, rtol=tolerance, atol=10 * tolerance)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invlearn.wavelets import MODES, FilterBank, band_names, dwt, filter_bank, idwt, max_level, wavedec, waverec
+from invlearn.wavelets import MODES, FilterBank, band_names, dwt, dwt_adjoint, filter_bank, idwt, max_level, wavedec, waverec
 
 WAVELETS = ["haar", "db2", "db4", "bior2.2", "bior3.3", "bior4.4", "rbio3.1", "sym5", "coif1", "dmey"]
 CUSTOM = [[0.3, 0.9, 0.2], [0.5, -1.0, 0.4], [1.0, 0.5, 0.25], [0.1, -0.7, 0.6]]  # odd, not reconstructing
@@ -71,6 +71,18 @@ def test_properties(shape: list[int], wavelet: str, mode: str, seed: int) -> Non
     direction = noise(*x.shape, seed=seed + 2)
     other = sum((weights[n] * b).sum() for n, b in dwt(direction, wavelet, ndim, mode).items())
     torch.testing.assert_close((adjoint * direction).sum(), other)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_adjoint_is_the_transpose(mode: str) -> None:
+    """Column by column against the matrix of PyWavelets' own transform."""
+    columns = [pywt.dwtn(column.reshape(5, 4), "bior2.2", mode) for column in np.eye(20)]
+    matrix = np.stack([np.concatenate([c.ravel() for c in column.values()]) for column in columns], 1)
+    bands = {name: noise(*c.shape, seed=k) for k, (name, c) in enumerate(columns[0].items())}
+    expected = matrix.T @ np.concatenate([band.ravel() for band in bands.values()])
+    np.testing.assert_allclose(dwt_adjoint(bands, "bior2.2", (5, 4), mode).ravel(), expected, atol=1e-12)
+    arrays = {name: band.numpy() for name, band in bands.items()}
+    assert isinstance(dwt_adjoint(arrays, "bior2.2", (5, 4), mode), np.ndarray)
 
 
 @pytest.mark.parametrize("wavelet", ["haar", "db2", "db5"])
@@ -145,6 +157,9 @@ def test_wavedec_equals_pywavelets(mode: str) -> None:
 def test_wavedec_default_level_is_the_deepest() -> None:
     assert max_level((64, 100), "db2") == pywt.dwtn_max_level((64, 100), "db2") == 4
     assert len(wavedec(noise(64, 100), "db2", 2)) == 5
+    assert max_level((5,), "db4") == 0
+    assert len(wavedec(noise(5), "db4", 1)) == 1
+    assert len(wavedec(noise(5), "db4", 1, level=1)) == 2
 
 
 def test_waverec_takes_none_for_zeros() -> None:
@@ -199,6 +214,15 @@ def test_numpy_in_numpy_out() -> None:
     coefficients = wavedec(x, "haar", 2)
     assert isinstance(coefficients[0], np.ndarray)
     np.testing.assert_allclose(waverec(coefficients, "haar", 2), x)
+
+
+def test_numpy_views() -> None:
+    """Reversed and read-only arrays, which torch does not take as they are."""
+    x = noise(8, 8).numpy()
+    frozen = x[::-1].copy()
+    frozen.flags.writeable = False
+    for name, band in dwt(x[::-1], "db2", 2).items():
+        np.testing.assert_array_equal(band, dwt(frozen, "db2", 2)[name])
 
 
 def test_default_ndim_is_every_axis() -> None:
@@ -310,6 +334,10 @@ def test_exports_with_a_dynamic_batch() -> None:
         (lambda x: idwt({}, "haar"), "1, 2 or 3 axes, not 0"),
         (lambda x: idwt({"a": x[..., :2], "d": x[..., :2]}, "db4", 1, "zero"), "too few for filters of length 8"),
         (lambda x: idwt({"a": x[..., :0], "d": x[..., :0]}, "haar", 1), "axis is empty"),
+        (lambda x: dwt_adjoint(dwt(x, "haar", 2), "haar", (8, 9)), r"do not belong to sizes \(8, 9\)"),
+        (lambda x: dwt_adjoint(dwt(x, "haar", 2), "haar", (8,)), "needs the 2 sub-bands"),
+        (lambda x: idwt({"aaa": x[0], "ddd": x[0]}, "haar", 3), "needs the 8 sub-bands"),
+        (lambda x: idwt(dict.fromkeys(band_names(3), x[0, 0]), "haar", 3), "needs at least 3 dimensions"),
         (lambda x: idwt(dwt(x, "haar", 2), "haar", 2, size=(8, 5)), r"size \(8, 5\) cannot come"),
         (lambda x: idwt(dwt(x, "haar", 2), "haar", 2, size=(8,)), r"size \(8,\) cannot come"),
     ],

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invlearn.wavelets.filters import Mode
-from invlearn.wavelets.polyphase import Analysis, fold, source_positions
+from invlearn.wavelets.polyphase import Analysis, adjoint_tables, fold, forward_tables
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -24,16 +23,9 @@ _SERIAL_SAMPLES = 1 << 15  # below this, handing work to another thread costs mo
 _CHUNKS_PER_THREAD = 8  # so that a thread that is held up does not hold up all
 
 
-def _table(first: int, length: int, n: int, rule: Mode) -> np.ndarray:
-    """Sources of the positions from `first` on; ``~p`` for a zero beyond the border next to sample p."""
-    source = source_positions(first, length, n, rule)
-    nearest = source_positions(first, length, n, "constant")
-    return torch.where(source >= 0, source, ~nearest).numpy()
-
-
-def _matrix(taps: tuple[tuple[float, ...], tuple[float, ...]], dtype: torch.dtype, adjoint: bool) -> np.ndarray:
+def _matrix(analysis: Analysis, dtype: torch.dtype, adjoint: bool) -> np.ndarray:
     """The taps as (output, stream, position): channels from parities, or for the adjoint the reverse."""
-    m = np.array(taps).reshape(2, -1, 2).transpose(0, 2, 1)
+    m = np.array((analysis.low, analysis.high)).reshape(2, -1, 2).transpose(0, 2, 1)
     if adjoint:
         m = m.transpose(1, 0, 2)[:, :, ::-1]
     return np.ascontiguousarray(m, dtype=str(dtype).removeprefix("torch."))
@@ -43,13 +35,9 @@ def _matrix(taps: tuple[tuple[float, ...], tuple[float, ...]], dtype: torch.dtyp
 def _forward_plan(analysis: Analysis, dtype: torch.dtype) -> tuple[Any, ...]:
     """Tables, inner rows and taps of `loops.analyse`."""
     start, half = analysis.start, analysis.half
-    tables = [
-        _table(-start, 2 * (count + half - 1), n, analysis.rule)
-        for n, count in zip(analysis.sizes, analysis.counts, strict=True)
-    ]
     rows, count = (analysis.sizes[-2], analysis.counts[-2]) if analysis.ndim > 1 else (0, 0)
     inner = (start + 1) // 2, min((rows + start) // 2 - half + 1, count)
-    return _pad(tables), inner, _matrix((analysis.low, analysis.high), dtype, adjoint=False)
+    return _pad(forward_tables(analysis)), inner, _matrix(analysis, dtype, adjoint=False)
 
 
 @lru_cache(maxsize=256)
@@ -57,17 +45,12 @@ def _adjoint_plan(analysis: Analysis, dtype: torch.dtype) -> tuple[Any, ...]:
     """Tables, inner rows, taps and pairs of `loops.synthesise`."""
     half, lead = analysis.half, analysis.lead
     pairs = tuple(analysis.pairs(k) for k in range(analysis.ndim))
-    rule: Mode = "periodic" if analysis.rule == "periodization" else "zero"
-    tables = [
-        _table(lead - half + 1, pair + half - 1, count, rule)
-        for pair, count in zip(pairs, analysis.counts, strict=True)
-    ]
     inner = half - 1 - lead, (analysis.counts[-2] if analysis.ndim > 1 else 0) - lead
-    return _pad(tables), inner, _matrix((analysis.low, analysis.high), dtype, adjoint=True), pairs
+    return _pad(adjoint_tables(analysis)), inner, _matrix(analysis, dtype, adjoint=True), pairs
 
 
-def _pad(tables: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    return (*(np.zeros(0, np.int64) for _ in range(3 - len(tables))), *tables)
+def _pad(tables: list[Tensor]) -> tuple[np.ndarray, ...]:
+    return (*(np.zeros(0, np.int64) for _ in range(3 - len(tables))), *(table.numpy() for table in tables))
 
 
 def _three(values: Sequence[int], batch: int) -> tuple[int, int, int]:
