@@ -88,7 +88,10 @@ class Separable:
             stride[axis] = 2
             pad[4 - 2 * axis] = pad[5 - 2 * axis] = half - 1
             y = F.conv3d(
-                F.pad(y, pad, mode="circular"), self._weights(wavelet, False, groups, axis), stride=stride, groups=groups
+                F.pad(y, pad, mode="circular"),
+                self._weights(wavelet, False, groups, axis),
+                stride=stride,
+                groups=groups,
             )
         return list(y.view(*x.shape[:-3], 8, *y.shape[-3:]).unbind(-4))
 
@@ -103,7 +106,10 @@ class Separable:
             reach = half // 2 if half > 1 else 0
             pad[4 - 2 * axis] = pad[5 - 2 * axis] = reach
             y = F.conv_transpose3d(
-                F.pad(y, pad, mode="circular"), self._weights(wavelet, True, groups, axis), stride=stride, groups=groups
+                F.pad(y, pad, mode="circular"),
+                self._weights(wavelet, True, groups, axis),
+                stride=stride,
+                groups=groups,
             )
             y = y.narrow(2 + axis, 2 * reach + half - 1, 2 * count)
         return y.reshape(*lead, *y.shape[-3:])
@@ -199,7 +205,10 @@ class Butterfly:
         first = bands[0]
         out = first.new_empty(*first.shape[:-3], *(2 * n for n in first.shape[-3:]))
         low, high = bands[:4], bands[4:]
-        planes = [a + b for a, b in zip(low, high, strict=True)], [a - b for a, b in zip(low, high, strict=True)]
+        planes = (
+            [a + b for a, b in zip(low, high, strict=True)],
+            [a - b for a, b in zip(low, high, strict=True)],
+        )
         for z, y in itertools.product(range(2), range(2)):
             p = planes[z]
             a, d = (p[0] - p[2], p[1] - p[3]) if y else (p[0] + p[2], p[1] + p[3])
@@ -362,7 +371,9 @@ print(json.dumps(ratios))
 def peak_memory() -> dict[str, dict[str, float]]:
     """Peak of (input + output + temporaries) over (input + output), in a process of its own."""
     plain = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
-    run = subprocess.run([sys.executable, "-c", MEMORY], env=plain, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY], env=plain, capture_output=True, text=True, check=True
+    )
     return json.loads(run.stdout)
 
 
@@ -374,7 +385,9 @@ def float64_error() -> float:
         expected = pywt.dwtn(x.numpy(), wavelet, "periodization", axes=(-3, -2, -1))
         bands = dwt(x, wavelet, 3)
         for name, band in bands.items():
-            worst = max(worst, float(np.abs(band.numpy() - expected[name]).max() / np.abs(expected[name]).max()))
+            worst = max(
+                worst, float(np.abs(band.numpy() - expected[name]).max() / np.abs(expected[name]).max())
+            )
         back = pywt.idwtn(expected, wavelet, "periodization", axes=(-3, -2, -1))
         worst = max(worst, float(np.abs(idwt(bands, wavelet, 3).numpy() - back).max() / np.abs(back).max()))
     return worst
@@ -401,7 +414,15 @@ def main() -> None:
         if options.only in f"{tensor} {wavelet} {operation}":
             cell = measure_cell(tensor, wavelet, operation, options.rounds)
             cells.append(cell)
-            print(tensor, wavelet, operation, cell["speedup"], cell["best_contender"], cell["milliseconds"], flush=True)
+            print(
+                tensor,
+                wavelet,
+                operation,
+                cell["speedup"],
+                cell["best_contender"],
+                cell["milliseconds"],
+                flush=True,
+            )
     speedups = [cell["speedup"] for cell in cells]
     summary = {
         "date": datetime.date.today().isoformat(),

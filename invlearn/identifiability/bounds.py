@@ -118,15 +118,25 @@ def count_bound(setting: Setting) -> Bound:
 def multiplicity_bound(setting: Setting) -> Bound:
     """m >= max_j c_j/s_j: a representation needs as many measured vectors as it has generators."""
     assert setting.group is not None
-    needed = max(irrep.multiplicity / irrep.dimension for irrep in setting.group.irreps())
-    return _bound(
-        "multiplicity",
-        "necessary",
-        "m >= max_j c_j/s_j over the irreducible representations of the group",
-        (sum(setting.ranks), needed),
-        False,
-        JMLR23,
-    )
+    statement = "m >= max_j c_j/s_j over the irreducible representations of the group"
+    try:
+        irreps = setting.group.irreps()
+    except ValueError as error:  # a group too large to be split
+        return _unknown("multiplicity", "necessary", statement, str(error))
+    needed = max(irrep.multiplicity / irrep.dimension for irrep in irreps)
+    return _bound("multiplicity", "necessary", statement, (sum(setting.ranks), needed), False, JMLR23)
+
+
+def _unknown(id: str, kind: Literal["necessary", "sufficient"], statement: str, why: str) -> Bound:
+    return Bound(id, kind, statement, None, None, None, None, kind == "necessary", JMLR23, why)
+
+
+def max_multiplicity(group: Group) -> int | None:
+    """max_j c_j, None for a group that is too large to be split."""
+    try:
+        return group.max_multiplicity()
+    except ValueError:
+        return None
 
 
 def equivariance_bound(setting: Setting, coverage: Coverage) -> Bound:
@@ -263,18 +273,12 @@ def generic_bounds(setting: Setting, k: int) -> list[Bound]:
         )
     else:
         applies, note = t2_applies(setting)
-        c = setting.group.max_multiplicity()
+        c = max_multiplicity(setting.group)
+        statement = "m > 2k + max_j c_j + 1 (cyclic group): the signal set can be learned"
         bounds.append(
-            _bound(
-                "T2",
-                "sufficient",
-                "m > 2k + max_j c_j + 1 (cyclic group): the signal set can be learned",
-                (m, 2 * k + c + 1),
-                True,
-                JMLR23,
-                applies,
-                note,
-            )
+            _unknown("T2", "sufficient", statement, note or "the group is too large to be split into irreps")
+            if c is None
+            else _bound("T2", "sufficient", statement, (m, 2 * k + c + 1), True, JMLR23, applies, note)
         )
     return bounds
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from invlearn.identifiability.bounds import smallest_integer_above
+from invlearn.identifiability.bounds import max_multiplicity, smallest_integer_above
 from invlearn.physics.groups import Group
 
 
@@ -85,8 +85,8 @@ def plan(
     minimal_m: int | None = None
     subspace: int | None = None
     if group is not None:
-        if group.cyclic:
-            minimal_m = smallest_integer_above(2 * k + 1 + group.max_multiplicity())
+        c = max_multiplicity(group) if group.cyclic else None
+        minimal_m = None if c is None else smallest_integer_above(2 * k + 1 + c)
         subspace = math.ceil(k + (n - k) / group.order - 1e-9)
     elif operators is not None:
         minimal_m = smallest_integer_above(max(2 * k, k + n / operators))

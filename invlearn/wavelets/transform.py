@@ -191,7 +191,9 @@ def dwt(x: Any, wavelet: Any, ndim: int | None = None, mode: str = "periodizatio
 
 def _check_bands(bands: Any, ndim: int | None, what: str) -> tuple[list[Tensor], int]:
     if not isinstance(bands, Mapping):
-        raise TypeError(f"{what}: the sub-bands must be a dict such as dwt returns, got {type(bands).__name__}")
+        raise TypeError(
+            f"{what}: the sub-bands must be a dict such as dwt returns, got {type(bands).__name__}"
+        )
     if ndim is None:
         ndim = max((len(key) for key in bands), default=0)
     if not 1 <= ndim <= _MAX_AXES:
@@ -207,7 +209,9 @@ def _check_bands(bands: Any, ndim: int | None, what: str) -> tuple[list[Tensor],
             "(a sub-band may be None for zeros)"
         )
     given = {
-        name: _as_tensor(bands[name], f"{what}, sub-band {name!r}") for name in names if bands[name] is not None
+        name: _as_tensor(bands[name], f"{what}, sub-band {name!r}")
+        for name in names
+        if bands[name] is not None
     }
     if not given:
         raise ValueError(f"{what}: every sub-band is None; at least one must be given")

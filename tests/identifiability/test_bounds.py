@@ -234,6 +234,19 @@ def test_structured_operators_are_not_almost_every_operator(structured: Operator
     assert not bounds.generic_holds(list(found.values()))
 
 
+def test_groups_too_large_to_be_split_leave_the_rest_standing() -> None:
+    shifts = Shifts((40, 40))
+    group = Permutations(torch.stack([shifts.permutation(1), shifts.permutation(40)]), (40, 40))
+    setting = Setting(Mask(gaussian(40, 40) > 1), group)
+    unknown = bounds.multiplicity_bound(setting)
+    assert unknown.holds is None
+    assert "too large" in unknown.note
+    assert bounds.generic_bounds(setting, 2)[-1].holds is None
+    assert measure_coverage(setting).rank == 1600
+    assert bounds.max_multiplicity(group) is None
+    assert bounds.max_multiplicity(shifts) == 1
+
+
 def test_sources_and_json() -> None:
     setting = Setting(family(10, 10, 10))
     listed = [

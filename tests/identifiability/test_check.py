@@ -393,6 +393,14 @@ def test_gpu_gives_the_same_verdict(which: str) -> None:
     assert there.certificate.gap == pytest.approx(here.certificate.gap, rel=1e-6)
 
 
+def test_a_group_too_large_to_be_split() -> None:
+    line = Permutations(torch.arange(1100).roll(1))
+    report = check(Mask(torch.arange(1100) % 3 > 0), group=line, dimension=1)
+    assert report.verdict == "certified"
+    assert report.plan.minimal_m is None
+    assert "?" in str(report)
+
+
 def test_plan_comes_along() -> None:
     report = check(matrices(4, 14, 24), dimension=3)
     assert report.plan.minimal_m == 10

@@ -248,12 +248,13 @@ def check(step, dtype=torch.float64, tolerance=1e-12):
 
 torch.manual_seed(0)
 # db2 goes in one pass over three axes, bior2.2 axis by axis
-for sizes, wavelet in (((9,), "db4"), ((1, 6), "haar"), ((5, 6), "bior2.2"), ((5, 4, 7), "db2"), ((5, 4, 6), "bior2.2")):
-    for mode in MODES:
-        if mode != "reflect" or 1 not in sizes:
-            forward = forward_analysis(filter_bank(wavelet), sizes, mode)
-            check(forward)
-            check(inverse_analysis(filter_bank(wavelet), forward.counts, mode))
+few = ("periodization", "zero", "constant")
+cases = [((9,), "db4", MODES), ((1, 6), "haar", few), ((5, 6), "bior2.2", few), ((5, 4, 7), "db2", few)]
+for sizes, wavelet, modes in (*cases, ((3, 4, 6), "bior2.2", few[:2])):
+    for mode in modes:
+        forward = forward_analysis(filter_bank(wavelet), sizes, mode)
+        check(forward)
+        check(inverse_analysis(filter_bank(wavelet), forward.counts, mode))
 check(forward_analysis(filter_bank("haar"), (4, 6, 8), "periodization"), torch.float16, 1e-3)
 empty = forward_analysis(filter_bank("haar"), (4, 6), "zero")
 assert cuda.analyse(torch.zeros(0, 4, 6), empty)[3].shape == (0, 2, 3)
@@ -265,7 +266,9 @@ def test_cuda_kernels_in_the_interpreter() -> None:
     """Their arithmetic and indexing, run by Triton's interpreter on the processor."""
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run([sys.executable, "-c", CUDA_KERNELS], capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", CUDA_KERNELS], capture_output=True, text=True, env=environment
+    )
     assert run.returncode == 0, run.stderr
 
 

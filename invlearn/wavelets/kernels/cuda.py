@@ -172,9 +172,7 @@ def _synthesise_kernel(
                     q, in_x = _source(table_w, j + tw % Q, inside)
                 else:
                     q, in_x = j, inside
-                band = _pick(
-                    b0, b1, b2, b3, b4, b5, b6, b7, ((td // Q) * CH + th // Q) * CW + tw // Q
-                )
+                band = _pick(b0, b1, b2, b3, b4, b5, b6, b7, ((td // Q) * CH + th // Q) * CW + tw // Q)
                 at = ((batch * d + z) * h + y) * w + q
                 value = tl.load(band + at, mask=inside & in_z & in_y & in_x, other=0.0).to(zero.dtype)
                 if QW > 0:
@@ -218,7 +216,9 @@ def _synthesise_kernel(
 
 
 @lru_cache(maxsize=256)
-def _plan(analysis: Analysis, dtype: torch.dtype, device: torch.device, adjoint: bool) -> tuple[list[Tensor], Tensor]:
+def _plan(
+    analysis: Analysis, dtype: torch.dtype, device: torch.device, adjoint: bool
+) -> tuple[list[Tensor], Tensor]:
     """Tables and taps on the device."""
     tables = [table.to(device) for table in (adjoint_tables if adjoint else forward_tables)(analysis)]
     taps = torch.tensor((analysis.low, analysis.high), dtype=torch.float64)
@@ -242,7 +242,9 @@ def _layout(shape: Sequence[int], axes: list[int], ndim: int) -> tuple[list[int]
     return [sizes[axes[0]], 1, math.prod(sizes[axes[0] + 1 :])], [True, False, False]
 
 
-def _pointers(bands: Sequence[Tensor], tables: Sequence[Tensor], axes: list[int], used: list[bool]) -> list[Tensor]:
+def _pointers(
+    bands: Sequence[Tensor], tables: Sequence[Tensor], axes: list[int], used: list[bool]
+) -> list[Tensor]:
     """Eight sub-bands and three tables, with stand-ins for those that the kernel will not touch."""
     chosen = iter(axes)
     placed = [tables[next(chosen)] if use else tables[0] for use in used]

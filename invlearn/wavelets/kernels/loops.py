@@ -232,7 +232,18 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                             run += 1
                         s = x[source * width :]
                         _combine(
-                            planes, planes[2 * plane :], to, width, s, s, at_a, at_d, 2 * width, masked, run, width
+                            planes,
+                            planes[2 * plane :],
+                            to,
+                            width,
+                            s,
+                            s,
+                            at_a,
+                            at_d,
+                            2 * width,
+                            masked,
+                            run,
+                            width,
                         )
                     j += run
         for c in range(2 if ndim == 3 else 1):
@@ -240,7 +251,9 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                 for u in range(q):
                     at_a[u] = 2 * c * plane + u * width
                     at_d[u] = at_a[u] + plane
-                _combine(lines, lines[line:], zero, zero, planes, planes, at_a, at_d, zero, m, one, rows * width)
+                _combine(
+                    lines, lines[line:], zero, zero, planes, planes, at_a, at_d, zero, m, one, rows * width
+                )
             elif ndim == 2:
                 _filter_rows(
                     lines, lines[line:], zero, width, x, x, volume, tables[1], int64(2), inner, i0, rows, width, width,
@@ -300,7 +313,20 @@ def synthesise(
                             planes[to + i] = planes[4 * plane + to + i] = 0.0
                     else:
                         a, e = bands[s][source * w :], bands[4 + s][source * w :]
-                        _combine(planes, planes[4 * plane :], to, zero, a, e, at_a, at_d, zero, masked, one, run * w)
+                        _combine(
+                            planes,
+                            planes[4 * plane :],
+                            to,
+                            zero,
+                            a,
+                            e,
+                            at_a,
+                            at_d,
+                            zero,
+                            masked,
+                            one,
+                            run * w,
+                        )
                 j += run
         for p in range(2 if ndim == 3 else 1):
             z = 2 * k + p - shift if ndim == 3 else 0
@@ -350,4 +376,6 @@ def synthesise(
                 count = min(rows - done, (height - y + 1) // 2)
                 if count > 0:
                     to = (page + y) * width
-                    _interleave(x, to, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count)
+                    _interleave(
+                        x, to, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count
+                    )
