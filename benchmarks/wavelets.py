@@ -5,7 +5,8 @@ Summary: ``python benchmarks/wavelets.py`` measures all contenders of a cell in 
 that they meet the same load, and writes ``benchmarks/results/wavelets.json``.
 
 The C library maps and unmaps every tensor of 32 MiB anew unless its thresholds are raised, and then a
-benchmark measures page faults: both entries restart with the thresholds raised for everyone.
+benchmark measures page faults. The script restarts itself with the thresholds raised for everyone; before
+pytest, set ``MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296``.
 """
 
 from __future__ import annotations
@@ -435,7 +436,7 @@ def main() -> None:
         "tensors": TENSORS,
         "dtype": "float32",
         "rounds": options.rounds,
-        "load": "shared machine: %.1f runnable processes on average at the end" % os.getloadavg()[0],
+        "load": f"{os.getloadavg()[0]:.1f} runnable processes on average at the end, the benchmark included",
         "statistic": "median over rounds in which all contenders and the copy run in turns",
         "geometric_mean_speedup": round(math.exp(statistics.fmean(map(math.log, speedups))), 2),
         "smallest_speedup": min(speedups),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -147,6 +148,32 @@ def _dense(
     return _exact(setting, values, vectors, "singular values of the stacked matrix")
 
 
+class _Block(NamedTuple):
+    """One operator in the basis where it is diagonal."""
+
+    seen: Tensor  # the entries that it sees, ascending
+    w: Tensor  # their weights, (rows, 1)
+    q: Tensor  # orthonormal basis of what it makes of its subspace, (rows, k)
+
+
+def _gram(blocks: Sequence[_Block], d: Tensor, dtype: torch.dtype) -> Tensor:
+    """ZᴴZ, block by block over the entries that two operators both see."""
+    ends = torch.tensor([b.q.shape[1] for b in blocks]).cumsum(0).tolist()
+    gram = torch.zeros(ends[-1], ends[-1], dtype=dtype, device=d.device)
+    weighted = [b.w * b.q for b in blocks]
+    inside = torch.zeros(len(d), dtype=torch.bool, device=d.device)
+    for i, (seen, _, _) in enumerate(blocks):
+        inside.zero_()[seen] = True
+        mine = weighted[i] / d[seen, None]
+        for j in range(i + 1):
+            theirs = blocks[j].seen
+            both = inside[theirs].nonzero().squeeze(1)
+            rows = torch.searchsorted(seen, theirs[both])
+            block = weighted[j].index_select(0, both).mH @ mine.index_select(0, rows)
+            gram[ends[j] - block.shape[0] : ends[j], ends[i] - block.shape[1] : ends[i]] = block
+    return torch.triu(gram) + torch.triu(gram, 1).mH
+
+
 def _diagonal(
     setting: Setting, elements: Sequence[Element], bases: Sequence[Tensor], assignment: Assignment
 ) -> NullSpace:
@@ -157,36 +184,29 @@ def _diagonal(
     # this is the complexification of the real problem, with the same dimensions.
     coords = [setting.coordinates(b).T for b in bases]  # (n, k)
     device, n = setting.device, setting.n
+    dtype = coords[0].dtype if coords else setting.domain.dtype(torch.float64)
     d = torch.zeros(n, dtype=torch.float64, device=device)
-    blocks: list[tuple[Tensor, Tensor]] = []  # rows seen, w_e Q_e on them
+    blocks: list[_Block] = []
     for e, s in zip(elements, assignment, strict=True):
         v = setting.diagonal(e)
         d += v
-        if s >= 0:
-            seen = v.nonzero().squeeze(1)
-            w = v[seen].sqrt().unsqueeze(1)
-            blocks.append((seen, w * orth(w * coords[s][seen])))
+        seen = v.nonzero().squeeze(1)
+        w = v[seen].sqrt().unsqueeze(1)
+        q = orth(w * coords[s][seen]) if s >= 0 else torch.zeros(len(seen), 0, dtype=dtype, device=device)
+        blocks.append(_Block(seen, w, q))
     # Unseen entries are null vectors whatever the subspaces are; the rest is a problem on the others.
     empty = (d == 0).nonzero().squeeze(1)
-    dtype = coords[0].dtype if coords else setting.domain.dtype(torch.float64)
     unseen = torch.zeros(min(len(empty), 64), n, dtype=dtype)
     unseen[torch.arange(len(unseen)), empty[: len(unseen)].cpu()] = 1
     zeros = torch.zeros(len(empty), dtype=torch.float64, device=device)
     method = f"exact count in the {setting.basis} basis"
-    width = sum(q.shape[1] for _, q in blocks)
+    width = sum(b.q.shape[1] for b in blocks)
     visible = (d[d > 0] / d.max()).sqrt().sort().values[:64]
     if not width:
         return _exact(setting, torch.cat([zeros, visible]), _signals(setting, unseen.to(device)), method)
     scale = torch.where(d > 0, d.rsqrt(), 0.0).unsqueeze(1)
-    gram = torch.zeros(width, width, dtype=dtype, device=device)
-    ends = torch.tensor([q.shape[1] for _, q in blocks]).cumsum(0).tolist()
-    for i, (seen, q) in enumerate(blocks):  # only rows that both operators see enter a block
-        whole = torch.zeros(n, q.shape[1], dtype=dtype, device=device).index_copy_(0, seen, q / d[seen, None])
-        for j in range(i + 1):
-            other, p = blocks[j]
-            gram[ends[j] - p.shape[1] : ends[j], ends[i] - q.shape[1] : ends[i]] = p.mH @ whole[other]
-    gram = torch.triu(gram) + torch.triu(gram, 1).mH
-    eigenvalues, c = torch.linalg.eigh(gram)
+    gram = _gram(blocks, d, dtype)
+    eigenvalues = torch.linalg.eigvalsh(gram)
     # Eigenvalues of I - ZZᴴ, ascending: those of I - ZᴴZ, then ones.
     lambdas = torch.cat([(1 - eigenvalues).clamp_min(0).flip(0), torch.ones(64, device=device)])
     lambdas = lambdas[: n - len(empty)]
@@ -195,23 +215,17 @@ def _diagonal(
     values = lambdas[: near + 64].sqrt()
     null = torch.zeros(n, 0, dtype=dtype, device=device)
     if near:
-        picked = c.flip(1)[:, :near]
+        picked = torch.linalg.eigh(gram)[1].flip(1)[:, :near]
         lifted = torch.zeros(n, near, dtype=dtype, device=device)
         column = 0
-        for seen, q in blocks:
-            lifted.index_add_(0, seen, q @ picked[column : column + q.shape[1]])
-            column += q.shape[1]
+        for b in blocks:
+            lifted.index_add_(0, b.seen, b.w * (b.q @ picked[column : column + b.q.shape[1]]))
+            column += b.q.shape[1]
         basis = torch.linalg.qr(scale * lifted)[0]  # Z c, a null direction of the scaled stack
-        measured = []
-        for e, s in zip(elements, assignment, strict=True):
-            v = setting.diagonal(e)
-            seen = v.nonzero().squeeze(1)
-            w = v[seen].sqrt().unsqueeze(1)
-            y = w * (scale * basis)[seen]
-            if s >= 0:
-                q = orth(w * coords[s][seen])
-                y = y - q @ (q.mH @ y)
-            measured.append(torch.linalg.qr(y)[1])
+        scaled, measured = scale * basis, []
+        for b in blocks:
+            y = b.w * scaled[b.seen]
+            measured.append(torch.linalg.qr(y - b.q @ (b.q.mH @ y))[1])
         _, sv, vh = torch.linalg.svd(torch.cat(measured), full_matrices=False)
         values = torch.cat([sv.flip(0), values[near:]])
         count = int((sv <= setting.precision.zero).sum())

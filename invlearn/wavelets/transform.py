@@ -102,8 +102,8 @@ def _check_ndim(ndim: int | None, available: int, what: str) -> int:
         ndim = available
     if not 1 <= ndim <= _MAX_AXES:
         raise ValueError(
-            f"{what}: the transform covers 1, 2 or {_MAX_AXES} axes, not {ndim}; pass ndim=1, 2 or 3 and keep "
-            "the leading dimensions as batch"
+            f"{what}: the transform covers 1, 2 or {_MAX_AXES} axes, not {ndim}; pass ndim=1, 2 or 3 and "
+            "keep the leading dimensions as batch"
         )
     if available < ndim:
         raise ValueError(f"{what}: ndim={ndim} needs at least {ndim} dimensions; the input has {available}")
@@ -311,8 +311,8 @@ def dwt_adjoint(bands: Any, wavelet: Any, sizes: Sequence[int], mode: str = "per
     counts = tuple(tensors[0].shape[tensors[0].ndim - ndim :])
     if counts != analysis.counts:
         raise ValueError(
-            f"dwt_adjoint: sub-bands of {counts} coefficients do not belong to sizes {tuple(sizes)}, which give "
-            f"{analysis.counts} with {bank.name!r} in mode {mode!r}"
+            f"dwt_adjoint: sub-bands of {counts} coefficients do not belong to sizes {tuple(sizes)}, which "
+            f"give {analysis.counts} with {bank.name!r} in mode {mode!r}"
         )
     x = _synthesise(tensors, analysis)
     return x.numpy() if any(isinstance(band, np.ndarray) for band in bands.values()) else x

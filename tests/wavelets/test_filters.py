@@ -80,7 +80,9 @@ def test_bad_kind() -> None:
 
 def test_modes() -> None:
     assert [check_mode(mode) for mode in MODES] == list(MODES)
-    with pytest.raises(ValueError, match="unknown mode 'symetric'; choose one of .*did you mean 'symmetric'"):
+    with pytest.raises(
+        ValueError, match=r"unknown mode 'symetric'; choose one of .*did you mean 'symmetric'"
+    ):
         check_mode("symetric")
     with pytest.raises(ValueError, match="unknown mode 'smooth'; choose one of periodization, zero"):
         check_mode("smooth")

@@ -280,7 +280,8 @@ import torch
 from invlearn.wavelets import dwt, filter_bank, idwt
 
 custom = [[0.3, 0.9, 0.2], [0.5, -1.0, 0.4], [1.0, 0.5, 0.25], [0.1, -0.7, 0.6]]
-for wavelet, ndim, mode in (("db2", 2, "periodization"), (filter_bank("haar"), 3, "reflect"), (custom, 1, "zero")):
+haar = filter_bank("haar")
+for wavelet, ndim, mode in (("db2", 2, "periodization"), (haar, 3, "reflect"), (custom, 1, "zero")):
     def round_trip(x):
         bands = dwt(x, wavelet, ndim, mode)
         return idwt({k: v.tanh() for k, v in bands.items()}, wavelet, ndim, mode)

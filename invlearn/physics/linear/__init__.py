@@ -10,6 +10,7 @@ from invlearn.physics.linear.interop import FromFunction, from_scipy, to_scipy, 
 from invlearn.physics.linear.mask import Mask
 from invlearn.physics.linear.permutation import Permutation
 from invlearn.physics.linear.sampling import Crop, Downsample, Pad
+from invlearn.physics.linear.wavelet import Wavelet
 
 __all__ = [
     "Blur",
@@ -22,6 +23,7 @@ __all__ = [
     "Mask",
     "Pad",
     "Permutation",
+    "Wavelet",
     "from_scipy",
     "to_scipy",
     "to_sigpy",

@@ -63,7 +63,7 @@ class Wavelet(LinearOperator):
         ndim = len(shape) if ndim is None else ndim
         if not 1 <= ndim <= min(3, len(shape)):
             raise ValueError(
-                f"Wavelet: ndim={ndim} does not fit images of shape {shape}; transform the last 1, 2 or 3 axes"
+                f"Wavelet: ndim={ndim} does not fit images of shape {shape}; transform the last 1 to 3 axes"
             )
         check_sizes(shape[-ndim:], mode, "Wavelet")
         level = check_level(level, shape[-ndim:], bank, "Wavelet")

@@ -111,8 +111,9 @@ def _flat(tensors: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
     return tuple(itertools.islice(itertools.cycle(arrays), 8))
 
 
-def _temporaries(samples: int, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.empty(samples, m.dtype), np.empty(2 * m.shape[2], np.int64), np.empty_like(m)
+def _scratch(samples: int, m: np.ndarray) -> tuple[np.ndarray, ...]:
+    taps = m.shape[2]
+    return np.empty(samples, m.dtype), np.empty(taps, np.int64), np.empty(taps, np.int64), np.empty_like(m)
 
 
 def analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
@@ -129,14 +130,13 @@ def analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
         return bands
     source, targets = x.detach().contiguous().view(-1).numpy(), _flat(bands)
     tile = _tile(counts[1], sizes[2], ndim, analysis.half, x.itemsize)
-
     reach = analysis.half - 1
     samples = 2 * tile * (counts[2] + reach) + (2 * tile + 4 * (tile + reach)) * sizes[2]
 
     def work(first: int, last: int) -> None:
         loops.analyse(
-            source, targets, first, last, sizes, counts, tables, inner, analysis.start, m, ndim, tile,
-            *_temporaries(samples, m),
+            source, targets, (first, last), (sizes, counts), (tables, inner, analysis.start), m, (ndim, tile),
+            _scratch(samples, m),
         )  # fmt: skip
 
     planes = counts[0] * (1 if ndim == 1 else batch)
@@ -160,16 +160,21 @@ def synthesise(bands: Sequence[Tensor], analysis: Analysis) -> Tensor:
         target = out.view(-1).numpy()
         sizes = _three(full, batch)
         tile = _tile(pairs[1], sizes[2], ndim, analysis.half, out.itemsize)
-        lead, shift = analysis.lead, analysis.shift
-
+        axes = tables, inner, analysis.lead, analysis.shift
         reach = analysis.half - 1
         samples = tile * (2 * pairs[2] + 4 * (pairs[2] + reach)) + 8 * (tile + reach) * counts[2]
 
         def work(first: int, last: int) -> None:
             loops.synthesise(
-                target, sources, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile,
-                *_temporaries(samples, m),
-            )  # fmt: skip
+                target,
+                sources,
+                (first, last),
+                (sizes, counts, pairs),
+                axes,
+                m,
+                (ndim, tile),
+                _scratch(samples, m),
+            )
 
         planes = pairs[0] * (1 if ndim == 1 else batch)
         _run(work, planes * -(-pairs[1] // tile), out.numel())

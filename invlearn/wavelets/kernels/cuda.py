@@ -34,21 +34,14 @@ def _source(table, position, inside):
 
 @triton.jit
 def _pick(b0, b1, b2, b3, b4, b5, b6, b7, INDEX: tl.constexpr):
-    if INDEX == 0:
-        return b0
-    elif INDEX == 1:
-        return b1
-    elif INDEX == 2:
-        return b2
-    elif INDEX == 3:
-        return b3
-    elif INDEX == 4:
-        return b4
-    elif INDEX == 5:
-        return b5
-    elif INDEX == 6:
-        return b6
-    return b7
+    if INDEX < 4:
+        low = b0 if INDEX == 0 else b1
+        high = b2 if INDEX == 2 else b3
+        return low if INDEX < 2 else high
+    else:
+        low = b4 if INDEX == 4 else b5
+        high = b6 if INDEX == 6 else b7
+        return low if INDEX < 6 else high
 
 
 @triton.jit
@@ -291,8 +284,8 @@ def _synthesise_axes(bands: Sequence[Tensor], analysis: Analysis, axes: list[int
     if total := math.prod(paired):
         with torch.cuda.device_of(x):
             _synthesise_kernel[(triton.cdiv(total, _BLOCK),)](
-                x, *_pointers(bands, tables, axes, used), taps, total, *sizes, *counts, *pairs, analysis.shift,
-                *(half if use else 0 for use in used), half, _BLOCK,
+                x, *_pointers(bands, tables, axes, used), taps, total, *sizes, *counts, *pairs,
+                analysis.shift, *(half if use else 0 for use in used), half, _BLOCK,
             )  # fmt: skip
     return x
 

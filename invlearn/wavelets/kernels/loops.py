@@ -32,14 +32,16 @@ def _jit(function):
 
 @no_type_check
 @_jit
-def _combine(y0, y1, at, sy, a, d, at_a, at_d, sa, m, rows, n):
+def _combine(outputs, place, streams, offsets, stride, m, extent):
     """``y_p[at + r sy + i] = Σ_u m[p, 0, u] a[at_a[u] + r sa + i] + m[p, 1, u] d[at_d[u] + r sa + i]``.
 
-    Up to four positions u are taken in one pass over the rows.
+    The arguments are (y_0, y_1), (at, sy), (a, d), (at_a, at_d), sa, m, and how far (r, i) run. Up to four
+    positions u are taken in one pass over the rows.
     """
     q = m.shape[2]
-    z0, z1 = y0[at:], y1[at:]
-    sy, sa, rows, n = uint64(sy), uint64(sa), uint64(rows), uint64(n)
+    at, (a, d), (at_a, at_d) = place[0], streams, offsets
+    z0, z1 = outputs[0][at:], outputs[1][at:]
+    sy, sa, rows, n = uint64(place[1]), uint64(stride), uint64(extent[0]), uint64(extent[1])
     u = 0
     while u < q:
         fresh, left = u == 0, q - u
@@ -110,47 +112,56 @@ def _combine(y0, y1, at, sy, a, d, at_a, at_d, sa, m, rows, n):
 
 @no_type_check
 @_jit
-def _window(table, step, i, base, stride, m, at_a, at_d, masked):
+def _window(table, step, i, source, m, offsets, masked):
     """Finds the sources of output `i`: their offsets, and the taps with those on zeros put out.
 
+    Entry p of the table stands for ``source[0] + p source[1]``.
     With `step` 2 the streams a and d are the even and the odd entries of the table, with 1 both are the
     same entries. An entry ``~p`` is a zero beyond the border next to sample p; reading p instead keeps
     the address valid, and a NaN within the reach of the filter.
     """
     for u in range(m.shape[2]):
         for c in range(2):
-            source = table[step * (i + u) + (step - 1) * c]
-            kept = source >= 0
-            offset = base + (source if kept else ~source) * stride
+            entry = table[step * (i + u) + (step - 1) * c]
+            kept = entry >= 0
+            offset = source[0] + (entry if kept else ~entry) * source[1]
             if c == 0:
-                at_a[u] = offset
+                offsets[0][u] = offset
             else:
-                at_d[u] = offset
+                offsets[1][u] = offset
             for p in range(2):
                 masked[p, c, u] = m[p, c, u] if kept else 0.0
 
 
 @no_type_check
 @_jit
-def _filter_rows(y0, y1, at, sy, a, d, base, table, step, inner, i0, rows, stride, n, m, at_a, at_d, masked):
-    """Outputs `i0 … i0 + rows` across rows of `n` samples that lie `stride` apart from `base` on.
+def _filter_rows(outputs, place, streams, axis, source, span, m, scratch):
+    """Some outputs across rows: `span` gives the first, how many, and the samples of a row.
 
-    The outputs ``inner[0] … inner[1]`` have evenly spaced sources and are done in one go.
+    `axis` is (table, step, inner): the outputs ``inner[0] … inner[1]`` have evenly spaced sources and are
+    done in one go. `source` is as in `_window`.
     """
+    (table, step, inner), (i0, rows, n), (offsets, masked) = axis, span, scratch
     i = i0
     while i < i0 + rows:
-        count = 1
+        count = int64(1)
         if inner[0] <= i < inner[1]:
             count = min(inner[1], i0 + rows) - i
-        _window(table, step, i, base, stride, m, at_a, at_d, masked)
-        _combine(y0, y1, at + (i - i0) * sy, sy, a, d, at_a, at_d, step * stride, masked, count, n)
+        _window(table, step, i, source, m, offsets, masked)
+        to = place[0] + (i - i0) * place[1], place[1]
+        _combine(outputs, to, streams, offsets, step * source[1], masked, (count, n))
         i += count
 
 
 @no_type_check
 @_jit
-def _split(e, odd, stride, x, at, sx, rows, table, start, size, pairs):
-    """Even and odd samples of rows, borders included: to ``e[r stride + u]``, ``e[odd + r stride + u]``."""
+def _split(e, layout, x, place, table, start, extent):
+    """Even and odd samples of rows, borders included: to ``e[r stride + u]``, ``e[odd + r stride + u]``.
+
+    The arguments are e, (odd, stride), x, (first sample, distance of rows), the table and start of the
+    axis, and how many rows, samples and pairs.
+    """
+    (odd, stride), (at, sx), (rows, size, pairs) = layout, place, extent
     first, last = (start + 1) // 2, min((size + start) // 2, pairs)
     if last <= first:
         first = last = pairs
@@ -170,8 +181,12 @@ def _split(e, odd, stride, x, at, sx, rows, table, start, size, pairs):
 
 @no_type_check
 @_jit
-def _interleave(x, at, sx, size, shift, e, odd, pairs, rows):
-    """Rows of `size` samples from their even and their odd ones; a `shift` of 1 rotates them back by one."""
+def _interleave(x, place, size, shift, e, layout, rows):
+    """Rows of `size` samples from their even and their odd ones; a `shift` of 1 rotates them back by one.
+
+    `place` is as in `_split`; `layout` is (where the odd ones begin, pairs of a row).
+    """
+    (at, sx), (odd, pairs) = place, layout
     whole = size // 2 - shift
     z0, z1, s = e[shift:], e[odd + shift :], x[at + shift :]
     for r in range(uint64(rows)):
@@ -189,36 +204,36 @@ def _interleave(x, at, sx, size, shift, e, odd, pairs, rows):
 
 @no_type_check
 @_jit
-def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim, tile, work, at, masked):
-    """Tasks `first … last` of an analysis; a task is a tile of output rows of one output plane.
+def analyse(x, bands, tasks, geometry, axes, m, shape, scratch):
+    """Some tasks of an analysis; a task is a tile of output rows of one output plane.
 
     Parameters
     ----------
     x : flat array, (batch, *sizes)
     bands : 8 flat arrays, each (batch, *counts); with `ndim` < 3 only the first ones are used
-    sizes, counts : samples and coefficients along three axes; unused axes have 1 or count as rows
-    tables : three arrays, the source of each extended position along each axis
-    inner : first and last row output whose window lies inside the signal
-    start : how far the first window reaches before sample 0
+    tasks : the first, and one past the last
+    geometry : samples and coefficients along three axes; unused axes have 1 or count as rows
+    axes : three tables with the source of each extended position; the first and one past the last row
+        output whose window lies inside the signal; how far the first window reaches before sample 0
     m : (2 channels, 2 parities, taps)
-    tile : rows of a task
-    work, at, masked : memory for temporaries: samples, 2 × taps integers, taps as `m`
+    shape : `ndim`, and the rows of a task
+    scratch : memory for temporaries: samples, two arrays of one integer a tap, an array as `m`
     """
-    depth, height, width = sizes
-    d, h, w = counts
+    (depth, height, width), (d, h, w) = geometry
+    (tables, inner, start), (ndim, tile), (work, at_a, at_d, masked) = axes, shape, scratch
+    at = at_a, at_d
     q, zero, one = m.shape[2], int64(0), int64(1)
     ext, plane, line = w + q - 1, (tile + q - 1) * width, tile * width
     split = work  # [parity][row]
     lines = split[2 * tile * ext :]  # [channel][row]
     planes = lines[2 * line :]  # [channel][parity of the row][row]
-    at_a, at_d = at[:q], at[q : 2 * q]
     tiles = (h + tile - 1) // tile
-    for task in range(first, last):
+    for task in range(tasks[0], tasks[1]):
         k, i0, b = task % d, task // d % tiles * tile, task // (d * tiles)
         rows = min(tile, h - i0)
         volume = b * depth * height * width
         if ndim == 3:
-            _window(tables[0], int64(2), k, volume, height * width, m, at_a, at_d, masked)
+            _window(tables[0], int64(2), k, (volume, height * width), m, at, masked)
             for parity in range(2):
                 j = 0
                 while j < rows + q - 1:
@@ -231,75 +246,59 @@ def analyse(x, bands, first, last, sizes, counts, tables, inner, start, m, ndim,
                         while j + run < rows + q - 1 and tables[1][e + 2 * run] == source + 2 * run:
                             run += 1
                         s = x[source * width :]
-                        _combine(
-                            planes,
-                            planes[2 * plane :],
-                            to,
-                            width,
-                            s,
-                            s,
-                            at_a,
-                            at_d,
-                            2 * width,
-                            masked,
-                            run,
-                            width,
-                        )
+                        pair = planes, planes[2 * plane :]
+                        _combine(pair, (to, width), (s, s), at, 2 * width, masked, (run, width))
                     j += run
+        both = lines, lines[line:]
         for c in range(2 if ndim == 3 else 1):
             if ndim == 3:
                 for u in range(q):
                     at_a[u] = 2 * c * plane + u * width
                     at_d[u] = at_a[u] + plane
-                _combine(
-                    lines, lines[line:], zero, zero, planes, planes, at_a, at_d, zero, m, one, rows * width
-                )
+                _combine(both, (zero, zero), (planes, planes), at, zero, m, (one, rows * width))
             elif ndim == 2:
-                _filter_rows(
-                    lines, lines[line:], zero, width, x, x, volume, tables[1], int64(2), inner, i0, rows, width, width,
-                    m, at_a, at_d, masked,
-                )  # fmt: skip
+                axis, span = (tables[1], int64(2), inner), (i0, rows, width)
+                _filter_rows(both, (zero, width), (x, x), axis, (volume, width), span, m, (at, masked))
+            layout = tile * ext, ext
             for s in range(2 if ndim > 1 else 1):
                 if ndim > 1:
-                    _split(split, tile * ext, ext, lines, s * line, width, rows, tables[2], start, width, ext)
+                    _split(split, layout, lines, (s * line, width), tables[2], start, (rows, width, ext))
                 else:
-                    _split(split, tile * ext, ext, x, i0 * width, width, rows, tables[2], start, width, ext)
+                    _split(split, layout, x, (i0 * width, width), tables[2], start, (rows, width, ext))
                 for u in range(q):
                     at_a[u] = u
                     at_d[u] = tile * ext + u
                 band = 4 * c + 2 * s
-                to = ((b * d + k) * h + i0) * w
-                _combine(bands[band], bands[band + 1], to, w, split, split, at_a, at_d, ext, m, rows, w)
+                to = ((b * d + k) * h + i0) * w, w
+                _combine((bands[band], bands[band + 1]), to, (split, split), at, ext, m, (rows, w))
 
 
 @no_type_check
 @_jit
-def synthesise(
-    x, bands, first, last, sizes, counts, pairs, tables, inner, lead, shift, m, ndim, tile, work, at, masked
-):
-    """Tasks `first … last` of the adjoint; a task is a tile of row pairs of one pair of output planes.
+def synthesise(x, bands, tasks, geometry, axes, m, shape, scratch):
+    """Some tasks of the adjoint; a task is a tile of row pairs of one pair of output planes.
 
-    Parameters as `analyse`, and
+    Parameters as `analyse`, but
 
-    pairs : pairs of samples to compute along each axis
-    lead : the coefficient that the first pair is aligned with
-    shift : 1 if the first pair begins one sample before the first
+    geometry : also the pairs of samples to compute along each axis
+    axes : in place of the last, the coefficient that the first pair is aligned with, and 1 if the first
+        pair begins one sample before the first
     """
-    depth, height, width = sizes
-    d, h, w = counts
+    (depth, height, width), (d, h, w), pairs = geometry
+    (tables, inner, lead, shift), (ndim, tile), (work, at_a, at_d, masked) = axes, shape, scratch
+    at = at_a, at_d
     q, zero, one = m.shape[2], int64(0), int64(1)
     ext, plane, line, margin = pairs[2] + q - 1, (tile + q - 1) * w, tile * (pairs[2] + q - 1), q - 1 - lead
     woven = work  # [phase][row]
     lines = woven[2 * tile * pairs[2] :]  # [phase][column channel][row]
     planes = lines[4 * line :]  # [phase][row channel][column channel][row]
-    at_a, at_d = at[:q], at[q : 2 * q]
     tiles = (pairs[1] + tile - 1) // tile
-    for task in range(first, last):
+    for task in range(tasks[0], tasks[1]):
         k, i0, b = task % pairs[0], task // pairs[0] % tiles * tile, task // (pairs[0] * tiles)
         rows = min(tile, pairs[1] - i0)
         volume = b * d * h * w
         if ndim == 3:
-            _window(tables[0], int64(1), k, volume, h * w, m, at_a, at_d, masked)
+            _window(tables[0], one, k, (volume, h * w), m, at, masked)
             j = 0
             while j < rows + q - 1:
                 source, run = tables[1][i0 + j], 1
@@ -312,21 +311,9 @@ def synthesise(
                         for i in range(w):
                             planes[to + i] = planes[4 * plane + to + i] = 0.0
                     else:
-                        a, e = bands[s][source * w :], bands[4 + s][source * w :]
-                        _combine(
-                            planes,
-                            planes[4 * plane :],
-                            to,
-                            zero,
-                            a,
-                            e,
-                            at_a,
-                            at_d,
-                            zero,
-                            masked,
-                            one,
-                            run * w,
-                        )
+                        pair = planes, planes[4 * plane :]
+                        streams = bands[s][source * w :], bands[4 + s][source * w :]
+                        _combine(pair, (to, zero), streams, at, zero, masked, (one, run * w))
                 j += run
         for p in range(2 if ndim == 3 else 1):
             z = 2 * k + p - shift if ndim == 3 else 0
@@ -334,18 +321,17 @@ def synthesise(
                 z += depth
             if z >= depth:
                 continue
+            both = lines, lines[2 * line :]
             for s in range(2):
                 to = s * line + margin
                 if ndim == 3:
                     for u in range(q):
                         at_a[u] = (4 * p + s) * plane + u * w
                         at_d[u] = at_a[u] + 2 * plane
-                    _combine(lines, lines[2 * line :], to, ext, planes, planes, at_a, at_d, w, m, rows, w)
+                    _combine(both, (to, ext), (planes, planes), at, w, m, (rows, w))
                 elif ndim == 2:
-                    _filter_rows(
-                        lines, lines[2 * line :], to, ext, bands[s], bands[2 + s], volume, tables[1], one, inner,
-                        i0, rows, w, w, m, at_a, at_d, masked,
-                    )  # fmt: skip
+                    axis, streams = (tables[1], one, inner), (bands[s], bands[2 + s])
+                    _filter_rows(both, (to, ext), streams, axis, (volume, w), (i0, rows, w), m, (at, masked))
                 else:
                     for r in range(rows):
                         row, source = lines[to + r * ext :], bands[s][(i0 + r) * w :]
@@ -362,20 +348,19 @@ def synthesise(
                 for u in range(q):
                     at_a[u] = 2 * g * line + u
                     at_d[u] = at_a[u] + line
-                odd = tile * pairs[2]
-                _combine(woven, woven[odd:], zero, pairs[2], lines, lines, at_a, at_d, ext, m, rows, pairs[2])
+                layout = tile * pairs[2], pairs[2]
+                halves = woven, woven[layout[0] :]
+                _combine(halves, (zero, pairs[2]), (lines, lines), at, ext, m, (rows, pairs[2]))
                 if ndim == 1:
-                    _interleave(x, i0 * width, width, width, shift, woven, odd, pairs[2], rows)
+                    _interleave(x, (i0 * width, width), width, shift, woven, layout, rows)
                     continue
                 page = (b * depth + z) * height
                 done = 0
                 if shift == 1 and i0 == 0 and g == 0:  # the first row pair wraps around
-                    _interleave(x, (page + height - 1) * width, zero, width, shift, woven, odd, pairs[2], one)
+                    _interleave(x, ((page + height - 1) * width, zero), width, shift, woven, layout, one)
                     done = 1
                 y = 2 * (i0 + done) + g - shift
                 count = min(rows - done, (height - y + 1) // 2)
                 if count > 0:
-                    to = (page + y) * width
-                    _interleave(
-                        x, to, 2 * width, width, shift, woven[done * pairs[2] :], odd, pairs[2], count
-                    )
+                    to = (page + y) * width, 2 * width
+                    _interleave(x, to, width, shift, woven[done * pairs[2] :], layout, count)

@@ -8,8 +8,7 @@ import pywt
 import torch
 from torch.testing import assert_close
 
-from invlearn.physics import check_adjoint
-from invlearn.physics.linear.wavelet import Wavelet
+from invlearn.physics import Wavelet, check_adjoint
 from invlearn.wavelets import MODES
 
 
