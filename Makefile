@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest -q -p benchmark benchmarks
+	$(BIN)/python -m pytest -q -p benchmark benchmarks/*.py
 
 clean:
 	rm -rf $(VENV) tour build *.egg-info

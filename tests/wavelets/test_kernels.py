@@ -86,6 +86,31 @@ def test_large_tensors_and_threads(sizes: tuple[int, ...], threads: int) -> None
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("openmp", [True, False])
+def test_together(openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch's threads, and in our own where there are none: all take part, and errors come back."""
+    if not openmp:
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    elif cpu._openmp() is None:
+        pytest.skip("torch runs on another parallel runtime here")
+    barrier = threading.Barrier(3)
+    seen: list[int] = []
+    cpu._together(lambda: (barrier.wait(60), seen.append(threading.get_ident())), 3)
+    assert len(set(seen)) == 3
+
+    def fail() -> None:
+        raise MemoryError("out of it")
+
+    with pytest.raises(MemoryError, match="out of it"):
+        cpu._together(fail, 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert_same(steps("db2", (40, 60, 50), "symmetric")[0], (1,))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of few rows, as for very wide images."""
     monkeypatch.setattr(cpu, "_CACHE_BYTES", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import threading
@@ -18,9 +19,9 @@ from invlearn.wavelets.polyphase import Analysis, adjoint_tables, fold, forward_
 
 DTYPES = (torch.float32, torch.float64)
 
-_CACHE_BYTES = 48 * 1024  # what the temporaries of a tile of rows may take of a core's inner caches
+_CACHE_BYTES = 128 * 1024  # what the temporaries of a tile of rows may take of a core's second-level cache
 _SERIAL_SAMPLES = 1 << 15  # below this, handing work to another thread costs more than it saves
-_CHUNKS_PER_THREAD = 8  # so that a thread that is held up does not hold up all
+_CHUNKS_PER_THREAD = 4  # so that a thread that is held up does not hold up all
 
 
 def _matrix(analysis: Analysis, dtype: torch.dtype, adjoint: bool) -> np.ndarray:
@@ -66,25 +67,64 @@ def _tile(rows: int, width: int, ndim: int, half: int, itemsize: int) -> int:
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
+_forked = False
 
 
-def _forget_pool() -> None:
-    """After a fork: the threads of the parent do not exist in the child, nor may its lock be free."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+def _after_fork() -> None:
+    """The threads of the parent do not exist in the child, nor may its lock be free."""
+    global _pool, _pool_lock, _forked
+    _pool, _pool_lock, _forked = None, threading.Lock(), True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_after_fork)
+
+_Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> Any:
+    """``GOMP_parallel`` of the GNU OpenMP runtime that torch has loaded, or None where there is none."""
+    try:
+        parallel = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes, parallel.restype = [_Callback, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return parallel
+
+
+def _together(function: Callable[[], None], threads: int) -> None:
+    """Calls `function` in so many threads at once, this one among them.
+
+    Best in torch's own OpenMP threads: after every operation they wait in a loop for a millisecond or more,
+    and threads of ours would have to share the cores with them. A forked process has lost them.
+    """
+    global _pool
+    openmp = None if _forked else _openmp()
+    if openmp is not None:
+        failures: list[BaseException] = []
+
+        def guarded(_: object) -> None:
+            try:
+                function()
+            except BaseException as failure:
+                failures.append(failure)
+
+        openmp(_Callback(guarded), None, threads, 0)
+        if failures:
+            raise failures[0]
+        return
+    with _pool_lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="invlearn-wavelets")
+        helpers = [_pool.submit(function) for _ in range(threads - 1)]
+    function()
+    for helper in helpers:
+        helper.result()
 
 
 def _run(work: Callable[[int, int], None], tasks: int, samples: int) -> None:
-    """Calls ``work(first, last)`` over ``0 … tasks``, in as many threads as torch may use.
-
-    The library's own threads, not those of a parallel runtime: they are safe to call from any thread and
-    after a fork (data loaders), and follow `torch.set_num_threads`.
-    """
-    global _pool
+    """Calls ``work(first, last)`` over ``0 … tasks``, in as many threads as torch may use."""
     threads = min(torch.get_num_threads(), tasks)
     if threads == 1 or samples < _SERIAL_SAMPLES:
         work(0, tasks)
@@ -96,13 +136,7 @@ def _run(work: Callable[[int, int], None], tasks: int, samples: int) -> None:
         for first in chunks:
             work(first, min(first + step, tasks))
 
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="invlearn-wavelets")
-        helpers = [_pool.submit(drain) for _ in range(threads - 1)]
-    drain()
-    for helper in helpers:
-        helper.result()
+    _together(drain, threads)
 
 
 def _flat(tensors: Sequence[Tensor]) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,7 @@
 
 Both walk over tiles of rows that stay in the inner caches: all axes of a tile are filtered before the
 next tile is read, so main memory is read once and written once, and the temporaries of a thread are some
-tens of kilobytes whatever the size of the tensor.
+hundred kilobytes whatever the size of the tensor.
 
 One primitive, `_combine`, carries both directions: with a signal split into its even and its odd samples,
 or with a pair of sub-bands, it computes ``y_p[i] = Σ_u m[p, 0, u] a[i + u] + m[p, 1, u] d[i + u]`` for the
