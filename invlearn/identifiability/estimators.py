@@ -80,8 +80,9 @@ def local_pca(
 ) -> float:
     """Number of directions before the largest gap of the mean local spectrum.
 
-    Without a gap, every direction that the data have counts if these are few enough to be believed
-    (`plausible`: a linear set); otherwise, as for photographs, those above 5 % of the largest variance.
+    A gap behind more than `plausible` directions is not believed: the last values of a neighbourhood
+    of few samples drop as steeply. Without a gap, every direction that the data have counts if these
+    are few enough (a linear set); otherwise, as for photographs, those above 5 % of the largest variance.
     """
     n, d = points.shape
     centres = points[rng.permutation(n)[: min(n, 200)]]
@@ -95,7 +96,7 @@ def local_pca(
     spectrum = spectrum[spectrum > max(edge, 1e-20 * spectrum[0])]
     if spectrum.size <= 1:
         return float(spectrum.size)
-    ratios = spectrum[:-1] / spectrum[1:]
+    ratios = (spectrum[:-1] / spectrum[1:])[: max(1, math.floor(plausible))]
     if ratios.max() > _GAP:
         return float(np.argmax(ratios) + 1)
     if d <= plausible:

@@ -80,6 +80,11 @@ class Setting:
                 "a nonlinear operator is checked through operator.linearize(x)"
             )
         if group is not None:
+            if not isinstance(group, Group):
+                raise TypeError(
+                    f"group= is a Group, such as Shifts({operators.domain.shape}), "
+                    f"got {type(group).__name__} {group!r}"
+                )
             group.check_domain(operators.domain)
         self.family = operators
         self.group = group
@@ -124,6 +129,25 @@ class Setting:
         tensors = [*self.family.buffers(), *self.family.parameters()]
         single = any(t.dtype in (torch.float32, torch.complex64) for t in tensors)
         return _SINGLE if single else _DOUBLE
+
+    @cached_property
+    def mode_gain(self) -> Tensor | None:
+        """Under all cyclic shifts: ‖A f‖ at every Fourier mode f, shape of the domain; else None.
+
+        Σ_g (A T_g)ᴴ A T_g is then diagonal in the Fourier basis with the entries n ‖A f‖², whatever A is.
+        Estimated as the mean of |⟨A f, z⟩|² = |(F Aᴴ z)(f)|² over random z: zero exactly where A f is, with
+        probability one.
+        """
+        if self.group is None or self.group.name != "shifts" or self.group.order != self.n:
+            return None
+        generator = _generator(5)
+        axes = tuple(range(-self.domain.ndim, 0))
+        power = torch.zeros(self.domain.shape, dtype=torch.float64, device=self.device)
+        for op, scale in zip(self.family, self._scales, strict=True):
+            z = op.codomain.random(_PROBES, generator=generator).to(self.device)
+            spread = scale * torch.fft.fftn(op.adjoint(z), dim=axes, norm="ortho")
+            power += spread.abs().square().mean(0)
+        return power.sqrt()
 
     @property
     def order(self) -> int:

@@ -286,6 +286,16 @@ def test_an_operator_with_hardly_any_samples_is_left_out() -> None:
     assert found.value == 2
 
 
+def test_few_measurements_of_a_curved_set() -> None:
+    rng = np.random.default_rng(102)
+    z = rng.standard_normal((400, 2))
+    x = np.tanh(z @ rng.standard_normal((2, 32))) @ rng.standard_normal((32, 48))
+    index = np.arange(400) % 10
+    y = np.einsum("nij,nj->ni", rng.standard_normal((10, 30, 48))[index], x)
+    estimate = estimate_dimension_from_measurements(y, index)
+    assert 2 <= estimate.value <= 3  # 29 from the hard edge of 40 samples in 30 dimensions
+
+
 def test_max_samples_and_seed_of_measurements() -> None:
     y, index = measured(2, 8, 2, per=300)
     found = estimate_dimension_from_measurements(y, index, max_samples=100)

@@ -74,7 +74,13 @@ def spectrum_of(points: np.ndarray, neighbours: int, noise: float = 0.0, plausib
 def test_local_pca_stops_at_the_gap() -> None:
     t = rng().random((2000, 2))
     surface = np.column_stack([t, 0.3 * np.sin(2 * t[:, 0])])
-    assert spectrum_of(surface, 24) == 2
+    assert spectrum_of(surface, 24, plausible=3.0) == 2
+
+
+def test_local_pca_does_not_believe_the_drop_at_the_end_of_a_small_neighbourhood() -> None:
+    points = rng().standard_normal((40, 30)) * 0.7 ** np.arange(30)
+    assert spectrum_of(points, 40, plausible=30.0) > 20  # the last of 30 values is tiny
+    assert spectrum_of(points, 40, plausible=10.0) < 10
 
 
 def test_local_pca_without_a_gap() -> None:

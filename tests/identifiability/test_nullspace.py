@@ -267,3 +267,36 @@ def test_orth(complex: bool) -> None:
         torch.testing.assert_close(q.mH @ q, torch.eye(rank, dtype=b.dtype))
         if rank:
             torch.testing.assert_close(q @ (q.mH @ columns), columns, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize("size", [4, 24], ids=["few rows: ghosts", "enough rows"])
+def test_lanczos_under_shifts_with_faint_modes_agrees_with_dense(size: int, complex: bool) -> None:
+    """Modes scaled by their coverage: the same null space, of the unscaled problem."""
+    smooth = torch.diag(torch.linspace(0, 1, 24, dtype=torch.float64).sub(0.5).abs().mul(2).pow(6).add(1e-4))
+    colored = torch.fft.ifft(torch.fft.fft(gaussian(size, 24, seed=3)) @ smooth.to(torch.complex128)).real
+    matrix = colored * (1 + 0.3j * gaussian(size, 24, seed=5)) if complex else colored
+    setting = Setting(Dense(matrix), Shifts((24,), step=1))
+    basis = random_subspace(setting, 3, torch.Generator().manual_seed(1))
+    elements = setting.elements(8 if size == 4 else None, seed=2)
+    exact = _dense(setting, elements, [basis], [0] * len(elements))
+    free = _lanczos(setting, elements, [basis], [0] * len(elements))
+    assert setting.mode_gain is not None
+    assert (exact.nullity > 3) == (size == 4)
+    assert free.nullity == min(exact.nullity, 11)  # it looks for eight beyond the model
+    assert residual(setting, elements, basis, free.vectors) < 1e-5
+
+
+def test_a_blur_under_shifts_is_decided_matrix_free() -> None:
+    """Its faint modes have 1e-2 of the gain of the strong ones: 1e-4 in the eigenvalues."""
+    kernel = torch.tensor([[1.0, 2, 1], [2, 3.9, 2], [1, 2, 1]], dtype=torch.float64) / 16
+    setting = Setting(Blur(kernel, (40, 40), mode="valid"), Shifts((40, 40)))
+    basis = random_subspace(setting, 4, torch.Generator().manual_seed(0))
+    elements = setting.elements(64)
+    found = null_space(setting, elements, [basis], [0] * len(elements))
+    assert setting.mode_gain is not None
+    assert float(setting.mode_gain.min() / setting.mode_gain.max()) < 0.02
+    assert found.nullity == 4
+    assert found.gap > 0.05
+    assert "scaled" in found.method
+    assert found.applications < 150
