@@ -103,7 +103,7 @@ class Settings:
 
         try:
             device = torch.device(self.device)
-            torch.zeros(1, device=device)
+            torch.zeros(1, device=device).item()  # the meta device holds no numbers
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {self.device} cannot be used here: {reason}") from error
@@ -153,7 +153,7 @@ def _common_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["--seed"],
-            type=click.IntRange(min=0),
+            type=click.IntRange(min=0, max=2**32 - 1),
             default=0,
             show_default=True,
             help="Seed of all randomness.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def check(
             )
             for k in _interval(model.estimate, model.dimension, setting)
         )
-    return _report(setting, coverage, model, outcome, sweep, noise)
+    return _report(setting, coverage, model, _hedged(setting, model, outcome), sweep, noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +167,10 @@ class _Model:
             signals.check_fits(setting)
             if k is not None:
                 return cls(k, "random", seed, sd)
-            found = estimate_dimension_from_measurements(
-                signals.y, signals.operator_index, noise=noise, seed=seed
-            )
+            y = signals.y
+            if y.is_complex() and not setting.domain.complex:  # k counts the numbers of the domain
+                y = torch.view_as_real(y.resolve_conj()).flatten(1)
+            found = estimate_dimension_from_measurements(y, signals.operator_index, noise=noise, seed=seed)
             return cls(_estimated(found, setting), "random", seed, sd, estimate=found)
         if signals is not None:
             x = _flat(setting, signals, "signals")
@@ -237,9 +238,8 @@ def _decide(setting: Setting, coverage: Coverage, model: _Model, k: int | None, 
     found = tuple(listed)
     failed = [b for b in found if b.kind == "necessary" and b.applies and b.holds is False]
     if failed:
-        why = _FAILURES[failed[0].id].format(
-            unseen=setting.n - coverage.rank, n=setting.n, k=k, m=max(setting.ranks)
-        )
+        unseen = ("" if coverage.complete else "at least ") + str(setting.n - coverage.rank)
+        why = _FAILURES[failed[0].id].format(unseen=unseen, n=setting.n, k=k, m=max(setting.ranks))
         return _Outcome("impossible", why[0].upper() + why[1:] + ".", found)
     if k is None:
         why = (
@@ -256,6 +256,23 @@ def _decide(setting: Setting, coverage: Coverage, model: _Model, k: int | None, 
         why = "No theorem for almost every operator covers this case, and no certificate was computed."
         return _Outcome("undecided", why, found)
     return _certified(setting, model, k, found)
+
+
+def _hedged(setting: Setting, model: _Model, outcome: _Outcome) -> _Outcome:
+    """An estimated k >= m proves nothing impossible while its interval reaches below m."""
+    failed = [b.id for b in outcome.bounds if b.kind == "necessary" and b.applies and b.holds is False]
+    m, estimate = max(setting.ranks), model.estimate
+    if estimate is None or failed != ["dimension"] or estimate.low >= m:
+        return outcome
+    low, high = round(estimate.low, 1), round(estimate.high, 1)
+    why = (
+        f"The estimated dimension, {low:g} to {high:g}, may reach the operators' rank (at most {m}): "
+        "measurements would then fill the whole range and constrain nothing."
+    )
+    bounds = tuple(
+        replace(b, holds=None, note="k is an estimate") if b.id == "dimension" else b for b in outcome.bounds
+    )
+    return replace(outcome, verdict="undecided", reason=why, bounds=bounds)
 
 
 def _certified(setting: Setting, model: _Model, k: int, found: tuple[Bound, ...]) -> _Outcome:
@@ -359,7 +376,8 @@ def _report(
     completable: Tensor | None = None
     if certificate is not None and not certificate.passed:
         unseen, what = certificate.ghosts, "directions that the measurements do not separate from the model"
-        if outcome.basis is not None and group is None and setting.count * setting.n <= 2**22:
+        small = setting.count * setting.n <= 2**22
+        if outcome.basis is not None and group is None and small and len(certificate.ghosts):
             seen = completability(setting, outcome.basis, certificate.ghosts)
             completable = seen.double().mean(0).reshape(shape).cpu()
     shown = unseen[:8].reshape(-1, *shape).cpu() if len(unseen) else None

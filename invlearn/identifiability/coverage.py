@@ -29,6 +29,8 @@ class Coverage:
         How.
     note
         A caveat, empty if there is none.
+    complete
+        False where the search for unseen directions stopped early: the rank is an upper bound then.
     """
 
     rank: int
@@ -36,6 +38,7 @@ class Coverage:
     settled: bool
     method: str
     note: str = ""
+    complete: bool = True
 
 
 def measure_coverage(setting: Setting, seed: int = 0) -> Coverage:
@@ -61,7 +64,10 @@ def measure_coverage(setting: Setting, seed: int = 0) -> Coverage:
             break
         count = min(setting.count, 4 * count)
     settled = result.nullity > 0 or result.gap > 0
-    note = ""
+    complete = result.exact or result.gap > 0
+    rank, note = setting.n - result.nullity, ""
+    if not complete:
+        rank = min(rank, sum(setting.ranks) * setting.order)  # there are no more rows
     if count < setting.count and result.nullity > 0:
         settled, note = False, f"only {count} of {setting.count} moved operators were examined"
     elif not settled:
@@ -70,7 +76,9 @@ def measure_coverage(setting: Setting, seed: int = 0) -> Coverage:
         note = (
             f"borderline: the smallest nonzero singular value of the stack is {result.gap:.1e} of the largest"
         )
-    return Coverage(setting.n - result.nullity, result.vectors, settled, result.method, note)
+    elif not complete:
+        note = "the rank of the stacked operators is an upper bound: " + result.method
+    return Coverage(rank, result.vectors, settled, result.method, note, complete)
 
 
 def _counted(setting: Setting) -> Coverage:

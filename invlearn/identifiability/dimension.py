@@ -139,6 +139,10 @@ def _estimate_cloud(
     )
     rank = points.shape[1]
     if rank == 0:
+        if noise:
+            warnings.append(
+                f"nothing rises above the noise (SD {noise:g}): the samples may all be one and the same"
+            )
         return _Raw({"local_pca": (0.0, 0.0)}, len(points), len(points), 0, tuple(warnings))
 
     # Neighbours closer than the noise see its dimension, not the set's: thin the samples out.

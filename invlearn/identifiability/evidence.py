@@ -68,6 +68,10 @@ class Measurements:
                 f"a sample of y has {width} numbers, the operators give {', '.join(map(str, sorted(sizes)))} "
                 f"(of rank {max(setting.ranks)})"
             )
+        if self.y.is_complex() and not any(op.codomain.complex for op in setting.family):
+            raise ValueError(
+                "y is complex, but these operators give real measurements; pass y.real, or complex operators"
+            )
 
 
 @dataclass(frozen=True, eq=False)

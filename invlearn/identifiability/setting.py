@@ -97,6 +97,12 @@ class Setting:
             image = op(probe)
             if not bool(torch.isfinite(image).all()):
                 raise ValueError(f"operator {g} ({op.label}) gives NaN or infinite values")
+            largest = float(image.abs().max())
+            if largest and not 1e-100 < largest < 1e100:
+                raise ValueError(
+                    f"operator {g} ({op.label}) gives values of size {largest:.0e}, whose squares leave the "
+                    "range of floating-point numbers; scale it to a size nearer 1"
+                )
             dot = check_adjoint(op)
             if not dot:
                 raise ValueError(

@@ -183,12 +183,14 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
 
 def _fits(path: Path, info: ArrayInfo, itemsize: int, limit: int | None) -> None:
     """Refuse what cannot be held: the array as stored, or as the numbers it becomes."""
-    limit = memory_limit() if limit is None else limit
+    # The computation holds the array, scaled copies and the workspace of a factorisation.
+    limit = memory_limit() // 4 if limit is None else limit
     needed = math.prod(info.shape) * max(info.dtype.itemsize, itemsize)
     if needed > limit:
         raise ValueError(
             f"{path}: an array {info.shape} would need {format_bytes(needed)} of memory, "
-            f"more than the {format_bytes(limit)} there is; use fewer or smaller operators or samples"
+            f"more than the {format_bytes(limit)} there is room for (a computation holds several copies); "
+            "use fewer or smaller operators or samples"
         )
     if path.suffix.lower() == ".npy" and path.stat().st_size < info.nbytes:
         raise ValueError(
@@ -269,7 +271,7 @@ def read_array(
         Bytes an entry takes in the computation that follows, for the memory check: 8 for numbers
         (float64), 1 for masks.
     limit
-        Bytes of memory that the array may take; by default what the machine has.
+        Bytes of memory that the array may take; by default a quarter of the machine's.
 
     Raises
     ------
@@ -322,7 +324,7 @@ def read_masks(
     names
         Keys looked for in a file with several arrays.
     limit
-        Bytes of memory the array may take; by default what the machine has.
+        Bytes of memory the array may take; by default a quarter of the machine's.
 
     Raises
     ------
@@ -398,7 +400,7 @@ def read_measurements(
     operators
         How many operators there are; indices run from 0 to `operators` - 1.
     limit
-        Bytes of memory each array may take; by default what the machine has.
+        Bytes of memory each array may take; by default a quarter of the machine's.
 
     Returns
     -------

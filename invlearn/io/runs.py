@@ -128,8 +128,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _refuse(taken: Iterable[Path]) -> None:
     names = sorted(map(str, taken))
     if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise FileExistsError(f"{names[0]}{more} exists already; give --overwrite, or another place")
+        what = f"{names[0]} exists" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more exist"
+        raise FileExistsError(f"{what} already; give --overwrite, or another place")
 
 
 def _move(source: Path, target: Path) -> None:
@@ -149,7 +149,13 @@ def _scratch(target: Path) -> Iterator[Path]:
     place = target.parent
     while not place.exists():
         place = place.parent
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))
+    except OSError as error:  # it names the temporary folder, which says nothing to the user
+        kind = ValueError if type(error) is OSError else type(error)  # such as a read-only file system
+        raise kind(
+            f"{target} cannot be written: {error.strerror or error} in {place}; choose another place"
+        ) from error
     try:
         yield scratch
     finally:

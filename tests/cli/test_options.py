@@ -69,7 +69,8 @@ def test_common_options_come_as_settings() -> None:
     result = CliRunner().invoke(probe, args, obj="invlearn probe x")
     assert result.output.splitlines()[1] == "7 cuda:1 True True invlearn probe x"
     assert CliRunner().invoke(probe, [], obj="i").output.splitlines()[1] == "0 cpu False False i"
-    assert CliRunner().invoke(probe, ["--seed", "-1"], obj="").exit_code == 2
+    for seed in ("-1", str(2**64)):
+        assert CliRunner().invoke(probe, ["--seed", seed], obj="").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_the_run_record_has_the_settings() -> None:
 
 def test_devices() -> None:
     assert settings().torch_device().type == "cpu"
-    for name in ("cuda:99", "nonsense"):
+    for name in ("cuda:99", "nonsense", "meta"):
         with pytest.raises(ValueError, match=f"--device {name} cannot be used here"):
             settings(device=name).torch_device()
 

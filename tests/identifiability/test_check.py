@@ -340,6 +340,35 @@ def test_measurements_alone() -> None:
     assert fixed.sweep == ()
 
 
+def test_complex_measurements_count_in_the_field_of_the_signals() -> None:
+    fourier = Fourier((4, 4), complex=False)
+    assert fourier.codomain.complex
+    assert not fourier.domain.complex
+    x = (gaussian(800, 3) @ gaussian(3, 16, seed=1)).reshape(-1, 4, 4)
+    index = torch.zeros(800, dtype=torch.int64)
+    assert check(fourier, signals=Measurements(fourier(x), index)).dimension == 3
+    real = matrices(1, 12, 16)
+    y = real(x.flatten(1), index)
+    assert check(real, signals=Measurements(y, index)).dimension == 3
+    with pytest.raises(ValueError, match=r"y is complex, but these operators give real"):
+        check(real, signals=Measurements(y + 0j, index))
+
+
+def test_an_estimate_that_reaches_m_proves_nothing_impossible() -> None:
+    family = matrices(10, 6, 20)
+    x = gaussian(1500, 8) @ gaussian(8, 20, seed=1)
+    index = torch.arange(1500) % 10
+    report = check(family, signals=Measurements(family(x, index), index))
+    assert report.dimension == 6
+    assert report.verdict == "undecided"
+    assert report.reason.startswith("The estimated dimension")
+    assert dict(report.sweep)[6] == "impossible"  # if k were 6
+    assert [b.holds for b in report.bounds if b.id == "dimension"] == [None]
+    assert check(family, dimension=6).verdict == "impossible"
+    # Examples whose whole interval lies above m leave no doubt.
+    assert check(family, signals=gaussian(1500, 20)).verdict == "impossible"
+
+
 def test_certified_without_recovery_warns() -> None:
     report = check(matrices(20, 6, 20), dimension=3)
     assert report.verdict == "certified"
@@ -354,6 +383,18 @@ def test_borderline_is_undecided() -> None:
     assert report.verdict == "undecided"
     assert "Borderline" in report.reason
     assert any("borderline" in w for w in report.warnings)
+
+
+def test_a_borderline_blur_has_no_directions_to_show() -> None:
+    gauss = torch.exp(-(torch.arange(-7, 8).double() ** 2) / 8)
+    kernel = (gauss[:, None] * gauss).float()
+    blur = Blur(kernel / kernel.sum(), (32, 32), mode="circular")
+    assert check(blur, group=Shifts((32, 32)), dimension=5).verdict == "undecided"  # in seconds, not minutes
+    report = check(blur, dimension=5)
+    assert report.verdict == "undecided"
+    assert "Borderline" in report.reason
+    assert report.unseen is None
+    assert report.completable is None
 
 
 def test_seed_changes_the_random_subspace_and_nothing_else() -> None:

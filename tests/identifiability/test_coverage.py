@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from invlearn.identifiability import check
 from invlearn.identifiability import coverage as module
 from invlearn.identifiability.coverage import Coverage, measure_coverage
 from invlearn.identifiability.setting import Setting
@@ -129,6 +130,18 @@ def test_large_operators_without_a_structure() -> None:
     assert whole.settled
     assert whole.rank == 2025
     assert "probability" in whole.method
+
+
+def test_a_search_that_stopped_early_counts_no_more_than_the_rows() -> None:
+    family = OperatorFamily.from_matrices(gaussian(2, 300, 1600))
+    found = measure_coverage(Setting(family))
+    assert found.settled
+    assert not found.complete
+    assert found.rank == 600
+    assert "upper bound" in found.note
+    report = check(family, dimension=3)
+    assert report.verdict == "impossible"
+    assert report.reason.startswith("At least 1000 of 1600 directions")
 
 
 def test_an_unfinished_search_of_a_large_group_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,6 +286,14 @@ def test_an_operator_with_hardly_any_samples_is_left_out() -> None:
     assert found.value == 2
 
 
+def test_samples_below_the_noise_are_reported() -> None:
+    x = np.random.default_rng(0).standard_normal((200, 6))
+    estimate = estimate_dimension(x, noise=100.0)
+    assert estimate.value == 0
+    assert any("nothing rises above the noise (SD 100)" in w for w in estimate.warnings)
+    assert not estimate_dimension(np.ones((200, 6))).warnings[1:]
+
+
 def test_few_measurements_of_a_curved_set() -> None:
     rng = np.random.default_rng(102)
     z = rng.standard_normal((400, 2))

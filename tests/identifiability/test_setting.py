@@ -257,3 +257,15 @@ def test_nonlinear_operators_are_refused_with_a_way_out() -> None:
     with pytest.raises(TypeError, match="linearize") as error:
         Setting.__init__.__wrapped__(Setting.__new__(Setting), np.sin)  # past the test-only type check
     assert "ufunc" in str(error.value)
+
+
+def test_a_group_is_given_as_an_object() -> None:
+    with pytest.raises(TypeError, match=r"group= is a Group, such as Shifts\(\(4,\)\), got str 'shifts'"):
+        Setting.__init__.__wrapped__(Setting.__new__(Setting), Dense(torch.eye(4)), "shifts")
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_sizes_whose_squares_are_no_numbers_are_named(size: float) -> None:
+    family = OperatorFamily([Dense(gaussian(3, 4)), Dense(size * gaussian(3, 4))])
+    with pytest.raises(ValueError, match=r"operator 1 \(Dense.*gives values of size .*; scale it"):
+        Setting(family)

@@ -98,6 +98,17 @@ def test_memory_counts_the_numbers_the_entries_become(tmp_path: Path) -> None:
     assert read_masks(tmp_path / "m.npy", limit=500).shape == (10, 10)
 
 
+def test_the_copies_that_a_computation_holds_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "a.npy", np.ones((10, 10)))
+    monkeypatch.setattr("invlearn.io.arrays.memory_limit", lambda: 3200)
+    assert read_array(tmp_path / "a.npy", ["a"]).shape == (10, 10)
+    monkeypatch.setattr("invlearn.io.arrays.memory_limit", lambda: 3100)
+    with pytest.raises(ValueError, match=r"800 bytes of memory, more than the 775 bytes there is room for"):
+        read_array(tmp_path / "a.npy", ["a"])
+
+
 def test_the_machine_has_memory() -> None:
     assert 2**28 < memory_limit() < 2**50
 

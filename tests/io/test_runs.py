@@ -99,6 +99,25 @@ def test_existing_output_is_refused_before_the_work(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(NotADirectoryError, match=r"file/out cannot be written: .*; choose another place"),
+        output_folder(tmp_path / "file" / "out", new_run()),
+    ):
+        pytest.fail("the work was begun")
+
+    def refuse(**_: object) -> str:
+        raise OSError(30, "Read-only file system", "/a/.temporary")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with (
+        pytest.raises(ValueError, match="out cannot be written: Read-only file system in"),
+        output_folder(tmp_path / "out", new_run()),
+    ):
+        pytest.fail("the work was begun")
+
+
 def test_an_unforeseen_clash_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("mine")
