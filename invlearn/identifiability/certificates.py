@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -96,20 +96,14 @@ def random_subspace(setting: Setting, k: int, generator: torch.Generator) -> Ten
     return orth(x.to(setting.device).T).T.contiguous()
 
 
-def covering_elements(setting: Setting, k: int, seed: int) -> Callable[[int], Sequence[Element] | None]:
-    """Growing random sets of effective operators: a pass on some of them is a pass on all.
-
-    Returns a function of the attempt 0, 1, 2, ...; None when there is no larger set to try.
-    """
+def covering_elements(setting: Setting, k: int, seed: int) -> Iterator[Sequence[Element]]:
+    """Growing random sets of effective operators, up to all: a pass on some of them is a pass on all."""
     per = max(1.0, sum(max(r - k, 0) for r in setting.ranks) / len(setting.family))
-    first = min(setting.count, max(64, int(2 * setting.n / per) + 8))
-
-    def attempt(i: int) -> Sequence[Element] | None:
-        if i > 0 and first * 4 ** (i - 1) >= setting.count:
-            return None
-        return setting.elements(min(setting.count, first * 4**i), seed)
-
-    return attempt
+    count = max(64, int(2 * setting.n / per) + 8)
+    while count < setting.count:
+        yield setting.elements(count, seed)
+        count *= 4
+    yield setting.elements()
 
 
 def subspace_certificate(
@@ -132,20 +126,17 @@ def subspace_certificate(
     """
     basis = orth(basis.to(setting.device, setting.domain.dtype(torch.float64)).T).T.contiguous()
     k = len(basis)
-    attempts = covering_elements(setting, k, seed)
+    candidates: Iterable[Sequence[Element]] = covering_elements(setting, k, seed)
     if setting.basis == "fourier" and setting.group is not None and setting.group.name == "shifts":
         # A T_g = T'_g A: every shift of A has the same null space, of A - Π_{AV} A, so one is enough.
-        still = [Element(i, 0) for i in range(len(setting.family))]
-        attempts = [still, None].__getitem__
+        candidates = [[Element(i, 0) for i in range(len(setting.family))]]
     result: NullSpace | None = None
-    i = 0
-    while (elements := attempts(i)) is not None:
+    for elements in candidates:
         result = null_space(setting, elements, [basis], [0] * len(elements))
         if result.nullity == k and not result.borderline:
             break
         if setting.n > DENSE_LIMIT and setting.basis is None:
             break  # a larger set costs as much again and again
-        i += 1
     assert result is not None
     if not result.exact and result.nullity == k and result.gap > 0:
         scope += f" (holds with probability 1 - {FAILURE:.0e} over the random start of the computation)"
@@ -177,8 +168,7 @@ def ghost_test(
     """
     generator = torch.Generator().manual_seed(seed + 17)
     worst = 0
-    elements = covering_elements(setting, k, seed)(0)
-    assert elements is not None
+    elements = next(covering_elements(setting, k, seed))
     for _ in range(assignments):
         v = random_subspace(setting, k, generator) if basis is None else orth(basis.T).T
         if setting.group is None:

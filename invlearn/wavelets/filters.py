@@ -116,14 +116,19 @@ def _named(name: str) -> FilterBank:
     return _KNOWN[name]
 
 
+def _family(name: str) -> str:
+    """A name without its order and parameters: "cmor" for "cmor1.5-1.0"."""
+    return name.lower().rstrip("0123456789.-")
+
+
 def _look_up(name: str) -> FilterBank:
     try:
         wavelet = pywt.Wavelet(name)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter for an empty name
         pass
     else:
         return _from_filters(wavelet.filter_bank, name)
-    if name.lower() in pywt.wavelist(kind="continuous"):
+    if _family(name) in map(_family, pywt.wavelist(kind="continuous")):
         raise ValueError(
             f"wavelet {name!r} is continuous; this transform needs a discrete wavelet, for example "
             "'haar', 'db2' or 'bior2.2' (pywt.wavelist(kind='discrete') lists them)"

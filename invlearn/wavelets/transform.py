@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pywt
 import torch
 from torch import Tensor
 
@@ -28,10 +27,17 @@ class _Analyse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.analysis = inputs[1]
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Synthesise.apply(ctx.analysis, *grads), None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        given = next((grad for grad in grads if grad is not None), None)
+        if given is None:
+            return None, None
+        # one array of zeros for all sub-bands that nothing depends on, such as those of a low-pass layer
+        zeros = torch.zeros_like(given) if any(grad is None for grad in grads) else None
+        full = [zeros if grad is None else grad for grad in grads]
+        return _Synthesise.apply(ctx.analysis, *full), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, ...]:
@@ -112,11 +118,19 @@ def _check_ndim(ndim: int | None, available: int, what: str) -> int:
 
 def _as_tensor(x: Any, what: str) -> Tensor:
     if isinstance(x, np.ndarray):
-        # torch refuses reversed arrays, and warns of read-only ones
+        if x.dtype.char not in "efdFD":
+            raise TypeError(
+                f"{what}: {x.dtype} cannot hold wavelet coefficients here; convert it first, e.g. "
+                "x.astype('float32')"
+            )
+        # torch refuses reversed arrays and foreign byte orders, and warns of read-only ones
+        x = x.astype(x.dtype.newbyteorder("="), copy=False)
         x = torch.as_tensor(x if x.flags.writeable and min(x.strides, default=0) >= 0 else x.copy())
     if not isinstance(x, Tensor):
         raise TypeError(f"{what}: expected a torch tensor or a numpy array, got {type(x).__name__}")
-    if not (x.is_floating_point() or x.is_complex()):
+    if x.layout != torch.strided:
+        raise TypeError(f"{what}: the layout {x.layout} cannot be transformed; use x.to_dense()")
+    if not (x.is_floating_point() or x.is_complex()) or x.dtype.itemsize < 2:
         raise TypeError(
             f"{what}: {x.dtype} cannot hold wavelet coefficients; convert it first, e.g. x.float()"
         )
@@ -195,14 +209,14 @@ def _check_bands(bands: Any, ndim: int | None, what: str) -> tuple[list[Tensor],
             f"{what}: the sub-bands must be a dict such as dwt returns, got {type(bands).__name__}"
         )
     if ndim is None:
-        ndim = max((len(key) for key in bands), default=0)
+        ndim = max((len(str(key)) for key in bands), default=0)
     if not 1 <= ndim <= _MAX_AXES:
         raise ValueError(
             f"{what}: the transform covers 1, 2 or {_MAX_AXES} axes, not {ndim}; pass ndim=1, 2 or 3"
         )
     names = band_names(ndim)
     if set(bands) != set(names):
-        missing, extra = sorted(set(names) - set(bands)), sorted(set(bands) - set(names))
+        missing, extra = sorted(set(names) - set(bands)), sorted(set(bands) - set(names), key=str)
         raise ValueError(
             f"{what}: ndim={ndim} needs the {len(names)} sub-bands {', '.join(names)}; "
             f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(map(str, extra)) or 'none'} "
@@ -333,7 +347,11 @@ def _crop(x: Tensor, sizes: Sequence[int], size: Sequence[int] | None) -> Tensor
 
 def max_level(sizes: Sequence[int], wavelet: Any) -> int:
     """Deepest useful level, ``floor(log2(min(sizes) / (L - 1)))``, as `pywt.dwtn_max_level`."""
-    return pywt.dwt_max_level(min(sizes), filter_bank(wavelet).length)
+    reach = len(filter_bank(wavelet).dec_lo) - 1
+    level = 0
+    while 2 * reach <= min(sizes):  # in integers, which the compiler can follow
+        reach, level = 2 * reach, level + 1
+    return level
 
 
 def check_level(level: int | None, sizes: Sequence[int], bank: FilterBank, what: str) -> int:
@@ -423,6 +441,10 @@ def waverec(
         raise ValueError("waverec: coefficients must be the list that wavedec returns; got nothing in it")
     low, *details = coefficients
     if not details:
+        if size is not None and tuple(low.shape[low.ndim - len(size) :]) != tuple(size):
+            raise ValueError(
+                f"waverec: size {tuple(size)} does not fit an approximation of shape {tuple(low.shape)} alone"
+            )
         return low
     for level, bands in enumerate(details):
         if not isinstance(bands, Mapping):

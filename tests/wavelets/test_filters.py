@@ -62,6 +62,8 @@ def test_names_do_not_matter_for_equality() -> None:
         ("zzz", "for example 'haar', 'db2', 'bior2.2'"),
         ("morl", "'morl' is continuous"),
         ("gaus1", "is continuous"),
+        ("cmor1.5-1.0", "'cmor1.5-1.0' is continuous"),
+        ("", "unknown wavelet ''; for example"),
         (pywt.ContinuousWavelet("mexh"), "'mexh' is continuous"),
         ([[1.0, 1.0]] * 3, "four filters .* got 3"),
         ([[1.0, 1.0]] * 3 + [[1.0]], r"one common, non-zero length; got \[2, 2, 2, 1\]"),
