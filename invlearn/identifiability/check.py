@@ -100,7 +100,12 @@ def check(
     Tachella, Chen & Davies, NeurIPS 2022, arXiv:2201.12151, and JMLR 2023, arXiv:2203.12513.
     """
     if device is not None:
-        operators = copy.deepcopy(operators).to(device)
+        try:
+            operators = copy.deepcopy(operators).to(device)
+        except (AssertionError, RuntimeError) as error:  # torch's words for a device it lacks
+            raise ValueError(
+                f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}"
+            ) from error
     setting = Setting(operators, group)
     if subspace is not None and (signals is not None or dimension is not None):
         raise ValueError("give subspace= alone: it sets the dimension, and the model")

@@ -508,3 +508,8 @@ def test_verdicts_are_stable_under_relabelling() -> None:
         for order, scale in itertools.product(itertools.permutations(range(3)), (1e-8, 1e8))
     }
     assert verdicts == {"certified"}
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used"):
+        check(OperatorFamily.from_masks(torch.ones(2, 4)), device="nowhere")
