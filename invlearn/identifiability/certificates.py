@@ -205,9 +205,8 @@ def tangent_certificate(
     n + (G - 1) k at each of the points."""
     scope = (
         f"local: at {len(tangents)} points of the signal set (tangent spaces from {origin}), no smooth "
-        f"deformation of "
-        "the set has the same measurements; signals far from these points and distant alternatives are "
-        "not covered"
+        "deformation of the set has the same measurements; signals far from these points and distant "
+        "alternatives are not covered"
     )
     worst: Certificate | None = None
     for u in tangents:

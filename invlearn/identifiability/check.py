@@ -422,7 +422,7 @@ def _warnings(
     redundant = [
         i
         for i, op in enumerate(setting.family)
-        if op.spectrum() is None and setting.ranks[i] < setting.rows[i]
+        if setting.spectra[i] is None and setting.ranks[i] < setting.rows[i]
     ]
     redundant = [i for i in redundant if i not in setting.rank_unknown and setting.rows[i] <= setting.n]
     if redundant:

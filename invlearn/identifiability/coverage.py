@@ -90,7 +90,7 @@ def _counted(setting: Setting) -> Coverage:
 
 
 def _shifted(setting: Setting, gain: Tensor) -> Coverage:
-    empty = (gain.flatten() <= 10 * setting.precision.rank * gain.max()).nonzero().squeeze(1)
+    empty = (gain <= 10 * setting.precision.rank * gain.max()).nonzero().squeeze(1)
     method = "Fourier modes under all cyclic shifts, random probes (probability one)"
     return Coverage(setting.n - len(empty), _modes(setting, empty, "fourier"), True, method)
 

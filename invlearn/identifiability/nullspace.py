@@ -206,7 +206,7 @@ def _diagonal(
         return _exact(setting, torch.cat([zeros, visible]), _signals(setting, unseen.to(device)), method)
     scale = torch.where(d > 0, d.rsqrt(), 0.0).unsqueeze(1)
     gram = _gram(blocks, d, dtype)
-    eigenvalues = torch.linalg.eigvalsh(gram)
+    eigenvalues = torch.linalg.eigvalsh(gram)  # the vectors are rarely needed
     # Eigenvalues of I - ZZᴴ, ascending: those of I - ZᴴZ, then ones.
     lambdas = torch.cat([(1 - eigenvalues).clamp_min(0).flip(0), torch.ones(64, device=device)])
     lambdas = lambdas[: n - len(empty)]
@@ -247,10 +247,7 @@ def fourier_signals(setting: Setting, coefficients: Tensor) -> Tensor:
     """
     if not len(coefficients):  # torch has no FFT of an empty batch
         return coefficients if setting.domain.complex else coefficients.real
-    axes = tuple(range(-setting.domain.ndim, 0))
-    x = setting.domain.flatten(
-        torch.fft.ifftn(setting.domain.unflatten(coefficients), dim=axes, norm="ortho")
-    )
+    x = setting.inverse_fourier(coefficients)
     if not setting.domain.complex:
         x = torch.cat([x.real, x.imag])
     _, s, vh = torch.linalg.svd(x, full_matrices=False)
@@ -289,10 +286,8 @@ class _Projected:
         """Fourier modes of flattened signals `(*batch, n)` times their gain to a power."""
         if self.gain is None:
             return x
-        domain = self.setting.domain
-        axes = tuple(range(-domain.ndim, 0))
-        y = torch.fft.ifftn(self.gain**power * torch.fft.fftn(domain.unflatten(x), dim=axes), dim=axes)
-        return domain.flatten(y if domain.complex else y.real)
+        y = self.setting.inverse_fourier(self.gain**power * self.setting.fourier(x))
+        return y if self.setting.domain.complex else y.real
 
     def __call__(self, x: Tensor) -> Tensor:
         self.applications += 1

@@ -19,7 +19,7 @@ from invlearn.physics.family import OperatorFamily
 from invlearn.physics.groups import Group
 from invlearn.physics.irreps import components
 from invlearn.physics.linear.dense import Dense
-from invlearn.physics.operator import LinearOperator
+from invlearn.physics.operator import LinearOperator, Spectrum
 from invlearn.physics.space import Space
 
 #: Largest signal for which matrices are formed.
@@ -88,6 +88,7 @@ class Setting:
             group.check_domain(operators.domain)
         self.family = operators
         self.group = group
+        self._matrices: dict[int, Tensor] = {}
         self._verify()
 
     def _verify(self) -> None:
@@ -138,7 +139,7 @@ class Setting:
 
     @cached_property
     def mode_gain(self) -> Tensor | None:
-        """Under all cyclic shifts: ‖A f‖ at every Fourier mode f, shape of the domain; else None.
+        """Under all cyclic shifts: ‖A f‖ at every Fourier mode f, `(n,)`; else None.
 
         Σ_g (A T_g)ᴴ A T_g is then diagonal in the Fourier basis with the entries n ‖A f‖², whatever A is.
         Estimated as the mean of |⟨A f, z⟩|² = |(F Aᴴ z)(f)|² over random z: zero exactly where A f is, with
@@ -147,11 +148,10 @@ class Setting:
         if self.group is None or self.group.name != "shifts" or self.group.order != self.n:
             return None
         generator = _generator(5)
-        axes = tuple(range(-self.domain.ndim, 0))
-        power = torch.zeros(self.domain.shape, dtype=torch.float64, device=self.device)
+        power = torch.zeros(self.n, dtype=torch.float64, device=self.device)
         for op, scale in zip(self.family, self._scales, strict=True):
             z = op.codomain.random(_PROBES, generator=generator).to(self.device)
-            spread = scale * torch.fft.fftn(op.adjoint(z), dim=axes, norm="ortho")
+            spread = scale * self.fourier(self.domain.flatten(op.adjoint(z)))
             power += spread.abs().square().mean(0)
         return power.sqrt()
 
@@ -184,6 +184,10 @@ class Setting:
         perm = self.permutation(element)
         return x if perm is None else x[..., perm]
 
+    def _move_back(self, x: Tensor, perm: Tensor | None) -> Tensor:
+        """T_gᴴ x for flattened signals, or rows times T_g; None for the identity."""
+        return x if perm is None else torch.empty_like(x).index_copy_(-1, perm, x)
+
     def apply(self, x: Tensor, element: Element) -> Tensor:
         """A_i T_g x for flattened signals: `(*batch, n)` to `(*batch, m_i)`; complex outputs of a
         real domain as real pairs, so that inner products are the domain's."""
@@ -201,22 +205,14 @@ class Setting:
         if op.codomain.complex and not self.domain.complex:
             y = torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous())
         x = self._scales[element.operator] * self.domain.flatten(op.adjoint(op.codomain.unflatten(y)))
-        perm = self.permutation(element)
-        if perm is None:
-            return x
-        return torch.empty_like(x).index_copy_(-1, perm, x)
+        return self._move_back(x, self.permutation(element))
 
     def normal(self, x: Tensor, element: Element) -> Tensor:
         """T_gᴴ A_iᴴ A_i T_g x for flattened signals, by the operator's fastest form."""
         op = self.family[element.operator]
         x = self.domain.flatten(op.normal(self.domain.unflatten(self.move(x, element))))
         x = self._scales[element.operator] ** 2 * x
-        perm = self.permutation(element)
-        return x if perm is None else torch.empty_like(x).index_copy_(-1, perm, x)
-
-    @cached_property
-    def _matrices(self) -> dict[int, Tensor]:
-        return {}
+        return self._move_back(x, self.permutation(element))
 
     def _matrix(self, i: int) -> Tensor:
         if i not in self._matrices:
@@ -227,15 +223,17 @@ class Setting:
 
     def matrix(self, element: Element) -> Tensor:
         """The matrix of A_i T_g, `(rows, n)`; complex rows of a real domain as two real rows."""
-        a = self._matrix(element.operator)
-        perm = self.permutation(element)
-        return a if perm is None else torch.empty_like(a).index_copy_(1, perm, a)
+        return self._move_back(self._matrix(element.operator), self.permutation(element))
+
+    @cached_property
+    def spectra(self) -> tuple[Spectrum | None, ...]:
+        """`LinearOperator.spectrum` of each operator."""
+        return tuple(op.spectrum() for op in self.family)
 
     @cached_property
     def basis(self) -> str | None:
         """The basis in which every A_iᴴA_i is diagonal and the group a permutation, or None."""
-        spectra = [op.spectrum() for op in self.family]
-        bases = {None if s is None else s.basis for s in spectra}
+        bases = {None if s is None else s.basis for s in self.spectra}
         if len(bases) > 1 or None in bases:
             return None
         basis = str(bases.pop())
@@ -248,8 +246,7 @@ class Setting:
     @cached_property
     def _diagonals(self) -> list[Tensor]:
         out = []
-        for op in self.family:
-            spectrum = op.spectrum()
+        for spectrum in self.spectra:
             assert spectrum is not None
             v = spectrum.values.reshape(-1).to(self.device, torch.float64)
             v = v / v.max()
@@ -267,23 +264,28 @@ class Setting:
         v = self._diagonals[element.operator]
         if self.group is None or element.group == 0:
             return v
-        perm = self._basis_permutation(element.group).to(v.device)
-        return torch.empty_like(v).index_copy_(0, perm, v)
+        return self._move_back(v, self._basis_permutation(element.group).to(v.device))
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Flattened signals `(*batch, n)` in `basis`."""
-        if self.basis != "fourier":
-            return x
-        axes = tuple(range(-self.domain.ndim, 0))
-        return self.domain.flatten(torch.fft.fftn(self.domain.unflatten(x), dim=axes, norm="ortho"))
+        return self.fourier(x) if self.basis == "fourier" else x
 
     def signals(self, c: Tensor) -> Tensor:
         """The inverse of `coordinates`, real where the domain is."""
         if self.basis != "fourier":
             return c
+        x = self.inverse_fourier(c)
+        return x if self.domain.complex else x.real
+
+    def fourier(self, x: Tensor) -> Tensor:
+        """Unitary Fourier coefficients of flattened signals `(*batch, n)`, zero frequency first."""
         axes = tuple(range(-self.domain.ndim, 0))
-        x = torch.fft.ifftn(self.domain.unflatten(c), dim=axes, norm="ortho")
-        return self.domain.flatten(x if self.domain.complex else x.real)
+        return self.domain.flatten(torch.fft.fftn(self.domain.unflatten(x), dim=axes, norm="ortho"))
+
+    def inverse_fourier(self, c: Tensor) -> Tensor:
+        """The inverse of `fourier`, complex."""
+        axes = tuple(range(-self.domain.ndim, 0))
+        return self.domain.flatten(torch.fft.ifftn(self.domain.unflatten(c), dim=axes, norm="ortho"))
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
@@ -307,11 +309,11 @@ class Setting:
         return frozenset(
             i
             for i, op in enumerate(self.family)
-            if op.spectrum() is None and not (isinstance(op, Dense) and min(op.matrix.shape) <= 4096)
+            if self.spectra[i] is None and not (isinstance(op, Dense) and min(op.matrix.shape) <= 4096)
         )
 
     def _rank(self, i: int) -> int:
-        spectrum = self.family[i].spectrum()
+        spectrum = self.spectra[i]
         if spectrum is not None:
             return int((spectrum.values > self.precision.rank**2 * spectrum.values.max()).sum())
         return matrix_rank(self._matrix(i), self.precision.rank)

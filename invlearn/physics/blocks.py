@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invlearn.physics.operator import LinearOperator, OperatorList, Spectrum, is_flat, same_space
+from invlearn.physics.operator import LinearOperator, OfSeveral, Spectrum, is_flat, same_space
 from invlearn.physics.space import Space
 
 
-class _Blocks(LinearOperator):
+class _Blocks(OfSeveral):
     """Operators side by side; equal spaces are stacked along a new first axis, others flattened."""
 
     @staticmethod
@@ -49,13 +49,7 @@ class Stack(_Blocks):
                 f"that of {op.label}",
                 op.domain,
             )
-        super().__init__(first.domain, self._joint([op.codomain for op in operators]))
-        self.operators = OperatorList(operators)
-        self.structured = any(op.structured for op in operators)
-
-    @property
-    def real_linear(self) -> bool:
-        return any(op.real_linear for op in self.operators)
+        super().__init__(first.domain, self._joint([op.codomain for op in operators]), operators)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._join(
@@ -83,14 +77,10 @@ class BlockDiagonal(_Blocks):
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
         super().__init__(
-            self._joint([op.domain for op in operators]), self._joint([op.codomain for op in operators])
+            self._joint([op.domain for op in operators]),
+            self._joint([op.codomain for op in operators]),
+            operators,
         )
-        self.operators = OperatorList(operators)
-        self.structured = any(op.structured for op in operators)
-
-    @property
-    def real_linear(self) -> bool:
-        return any(op.real_linear for op in self.operators)
 
     def _forward(self, x: Tensor) -> Tensor:
         parts = self._split(self.domain, [op.domain for op in self.operators], x)

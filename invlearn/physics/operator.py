@@ -366,7 +366,20 @@ class Composition(LinearOperator):
         return Spectrum(inner.basis, inner.values * float(outer.values.flatten()[0]))
 
 
-class Sum(LinearOperator):
+class OfSeveral(LinearOperator):
+    """Base of the operators that are made of a list of others."""
+
+    def __init__(self, domain: Space, codomain: Space, operators: Sequence[LinearOperator]) -> None:
+        super().__init__(domain, codomain)
+        self.operators = OperatorList(operators)
+        self.structured = any(op.structured for op in operators)
+
+    @property
+    def real_linear(self) -> bool:
+        return any(op.real_linear for op in self.operators)
+
+
+class Sum(OfSeveral):
     """The sum of operators with one domain and one codomain."""
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
@@ -380,13 +393,7 @@ class Sum(LinearOperator):
                     f"that of {op.label}",
                     getattr(op, space),
                 )
-        super().__init__(first.domain, first.codomain)
-        self.operators = OperatorList(operators)
-        self.structured = any(op.structured for op in operators)
-
-    @property
-    def real_linear(self) -> bool:
-        return any(op.real_linear for op in self.operators)
+        super().__init__(first.domain, first.codomain, operators)
 
     def _forward(self, x: Tensor) -> Tensor:
         return torch.stack([op._forward(x) for op in self.operators]).sum(0)
