@@ -169,6 +169,8 @@ def ghost_test(
     generator = torch.Generator().manual_seed(seed + 17)
     worst = 0
     elements = next(covering_elements(setting, k, seed))
+    if len(elements) == 1:
+        return GhostTest(0, 0)  # one operator: nothing to mix
     for _ in range(assignments):
         v = random_subspace(setting, k, generator) if basis is None else orth(basis.T).T
         if setting.group is None:
@@ -178,8 +180,6 @@ def ghost_test(
             bases = [setting.move(v, Element(0, h)) for h in members]
         assignment = torch.randint(len(bases), (len(elements),), generator=generator).tolist()
         if len(set(assignment)) == 1:
-            if len(elements) == 1:
-                break  # one operator: nothing to mix
             assignment[0] = (assignment[0] + 1) % len(bases)
         found = null_space(setting, elements, bases, assignment)
         worst = max(worst, _outside(setting, found, bases))

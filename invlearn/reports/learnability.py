@@ -156,8 +156,8 @@ def _certificate(report: LearnabilityResult) -> Section | None:
             ],
         ),
     ]
-    if report.ghost_test is not None:
-        test = report.ghost_test
+    test = report.ghost_test
+    if test is not None and test.assignments:
         blocks.append(
             Text(
                 f"Unions of subspaces: with {number(test.assignments)} random mixed assignments of operators "

@@ -160,6 +160,10 @@ def test_an_intersection_inside_the_orbit_is_no_ghost() -> None:
     assert ghost_test(everything, 2).ghost_dimension == 0
 
 
+def test_one_operator_has_no_mixed_assignments_to_claim() -> None:
+    assert ghost_test(random_setting(6, 1, 6), 2) == GhostTest(0, 0)
+
+
 def test_a_sample_of_a_large_group_does_not_pass_what_it_does_not_see() -> None:
     # k = 1, and the first sample of group elements can leave exactly one pixel unseen
     mask = torch.zeros(20, 20, dtype=torch.bool)
