@@ -11,11 +11,16 @@ from invlearn.io.arrays import (
     read_measurements,
     read_signals,
 )
+from invlearn.io.ismrmrd import read_scan, write_scan
+from invlearn.io.nifti import Volume, read_volume, write_volume
 from invlearn.io.runs import Run, output_file, output_folder
+from invlearn.io.scans import Scan
 
 __all__ = [
     "ArrayInfo",
     "Run",
+    "Scan",
+    "Volume",
     "inspect",
     "output_file",
     "output_folder",
@@ -23,5 +28,9 @@ __all__ = [
     "read_masks",
     "read_matrices",
     "read_measurements",
+    "read_scan",
     "read_signals",
+    "read_volume",
+    "write_scan",
+    "write_volume",
 ]
