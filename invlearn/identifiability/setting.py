@@ -86,6 +86,11 @@ class Setting:
                     f"got {type(group).__name__} {group!r}"
                 )
             group.check_domain(operators.domain)
+            if not group.exact:
+                raise ValueError(
+                    f"{group!r} interpolates and is a group only approximately, which proves nothing; check "
+                    f"with Rotations90({group.shape}), whose verdict holds for the quarter turns alone"
+                )
         self.family = operators
         self.group = group
         self._matrices: dict[int, Tensor] = {}

@@ -15,12 +15,15 @@ from invlearn.physics.linear import (
     FromFunction,
     Mask,
     Pad,
+    Radon2D,
     Wavelet,
+    fbp,
     from_scipy,
     to_scipy,
     to_sigpy,
 )
 from invlearn.physics.noise import GaussianNoise, Noise, PoissonGaussianNoise, PoissonNoise
+from invlearn.physics.nufft import NonUniformFFT
 from invlearn.physics.operator import LinearOperator, Operator, Spectrum, identity, zero
 from invlearn.physics.solvers import Solution, cg, lsqr, minres
 from invlearn.physics.space import Space
@@ -40,11 +43,13 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Noise",
+    "NonUniformFFT",
     "Operator",
     "OperatorFamily",
     "Pad",
     "PoissonGaussianNoise",
     "PoissonNoise",
+    "Radon2D",
     "Singular",
     "Solution",
     "Space",
@@ -54,6 +59,7 @@ __all__ = [
     "cg",
     "check_adjoint",
     "check_linear",
+    "fbp",
     "from_scipy",
     "identity",
     "lowest_eigenpairs",

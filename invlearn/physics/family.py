@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.blocks import stack
 from invlearn.physics.operator import LinearOperator, OperatorList
-from invlearn.physics.space import Space, as_tensor
+from invlearn.physics.space import Space
 
 
 class OperatorFamily(nn.Module):

@@ -1,8 +1,8 @@
 """What a finite group is here: numbered elements that permute the entries of an image.
 
 The identity is element 0, ``group(x, g)`` is T_g x, and ``T_g T_h = T_{gh}`` with
-``gh = group.compose(g, h)``. Interpolated transforms (rotations by any angle, sub-pixel shifts) do
-not compose to a group and have no place here.
+``gh = group.compose(g, h)``. Where the action interpolates (`Rotations`) this holds approximately only:
+such a group says ``exact = False``, moves images, and refuses every question about permutations.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.irreps import Irrep, components
 from invlearn.physics.linear.permutation import Permutation
-from invlearn.physics.space import Space, as_tensor
+from invlearn.physics.operator import LinearOperator
+from invlearn.physics.space import Space
 
 
 class Group(ABC):
@@ -41,8 +43,8 @@ class Group(ABC):
     Attributes
     ----------
     name
-        What kind of group it is: `"shifts"`, `"rotations90"`, `"flips"`, `"dihedral"` or
-        `"permutations"`.
+        What kind of group it is: `"shifts"`, `"rotations90"`, `"flips"`, `"dihedral"`,
+        `"permutations"` or `"rotations"`.
     exact
         Whether the action is an exact permutation of entries, without interpolation.
     """
@@ -102,10 +104,22 @@ class Group(ABC):
         return self._move(x, g)
 
     def permutation(self, g: int) -> Int[Tensor, " n"]:
-        """Indices p of element `g`: ``(T_g x).flatten()[i] = x.flatten()[p[i]]``; int64."""
-        return self._move(torch.arange(self.size).reshape(self.shape), self._element(g)).reshape(-1)
+        """Indices p of element `g`: ``(T_g x).flatten()[i] = x.flatten()[p[i]]``; int64.
 
-    def action(self, g: int, complex: bool = False) -> Permutation:
+        Raises
+        ------
+        ValueError
+            No such element, or a group that interpolates.
+        """
+        g = self._element(g)
+        if not self.exact:
+            raise ValueError(
+                f"{self!r} interpolates: its elements are no permutations of pixels, and form a group only "
+                "approximately; use Rotations90, whose quarter turns are exact"
+            )
+        return self._move(torch.arange(self.size).reshape(self.shape), g).reshape(-1)
+
+    def action(self, g: int, complex: bool = False) -> LinearOperator:
         """T_g as an operator on real or complex images."""
         return Permutation(self.permutation(g), self.shape, complex)
 
@@ -225,4 +239,15 @@ def image_shape(shape: Sequence[int], who: str) -> tuple[int, ...]:
     checked = Space(tuple(shape)).shape
     if not checked:
         raise ValueError(f"{who} needs the shape of an image with at least one axis, got ()")
+    return checked
+
+
+def square_shape(shape: Sequence[int], who: str) -> tuple[int, ...]:
+    """`shape` checked to end in two equal axes of at least 2; `who` is named in the message."""
+    checked = image_shape(shape, who)
+    if len(checked) < 2 or checked[-1] != checked[-2] or checked[-1] < 2:
+        raise ValueError(
+            f"{who} turns squares: the last two axes must be equal and at least 2, got shape {checked}; "
+            "crop or pad the images to a square"
+        )
     return checked

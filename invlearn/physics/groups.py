@@ -1,4 +1,4 @@
-"""The groups that act on images: shifts, quarter turns, flips, D4, and any given permutations."""
+"""The groups that act on images: shifts, rotations, flips, D4, and any given permutations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invlearn.physics.group import Group, image_shape
+from invlearn.physics.group import Group, image_shape, square_shape
 from invlearn.physics.irreps import Irrep, abelian_irreps, dihedral_irreps
 from invlearn.physics.permutation_group import Permutations
+from invlearn.physics.rotations import Rotations
 
-__all__ = ["Dihedral", "Flips", "Group", "Permutations", "Rotations90", "Shifts", "group_by_name"]
+__all__ = [
+    "Dihedral",
+    "Flips",
+    "Group",
+    "Permutations",
+    "Rotations",
+    "Rotations90",
+    "Shifts",
+    "group_by_name",
+]
 
 
 class _CyclicProduct(Group):
@@ -113,7 +123,7 @@ class Rotations90(_CyclicProduct):
     name = "rotations90"
 
     def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(_square_shape(shape, "Rotations90"), (4,))
+        super().__init__(square_shape(shape, "Rotations90"), (4,))
 
     def _move(self, x: Tensor, g: int) -> Tensor:
         return torch.rot90(x, g, (-2, -1))
@@ -162,7 +172,7 @@ class Dihedral(Group):
     name = "dihedral"
 
     def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(_square_shape(shape, "Dihedral"), order=8, generators=(1, 4), cyclic=False)
+        super().__init__(square_shape(shape, "Dihedral"), order=8, generators=(1, 4), cyclic=False)
 
     def _move(self, x: Tensor, g: int) -> Tensor:
         flips, turns = divmod(g, 4)
@@ -195,13 +205,3 @@ def group_by_name(name: str, shape: Sequence[int]) -> Group:
     if name not in _BY_NAME:
         raise ValueError(f"no group {name!r}; there are {', '.join(_BY_NAME)}")
     return _BY_NAME[name](shape)
-
-
-def _square_shape(shape: Sequence[int], who: str) -> tuple[int, ...]:
-    checked = image_shape(shape, who)
-    if len(checked) < 2 or checked[-1] != checked[-2] or checked[-1] < 2:
-        raise ValueError(
-            f"{who} turns squares: the last two axes must be equal and at least 2, got shape {checked}; "
-            "crop or pad the images to a square"
-        )
-    return checked

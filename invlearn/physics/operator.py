@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invlearn.physics.space import Space, as_tensor
+from invlearn.io.tensors import as_tensor
+from invlearn.physics.space import Space
 
 Scalar = int | float | complex
 

@@ -19,7 +19,12 @@ _EXAMPLES: dict[str, Example] = {}
 _MODULES = (
     "invlearn.physics.catalogue",
     "invlearn.physics.linear.permutation",
+    "invlearn.physics.linear.radon",
     "invlearn.physics.linear.wavelet",
+    "invlearn.physics.mri.fingerprint.operator",
+    "invlearn.physics.mri.noncartesian",
+    "invlearn.physics.nufft.operator",
+    "invlearn.physics.rotations",
 )
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.operator import LinearOperator
-from invlearn.physics.space import Space, as_tensor
+from invlearn.physics.space import Space
 
 _log = logging.getLogger(__name__)
 
@@ -156,6 +157,7 @@ def cg(
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     tolerance: float | None = None,
     max_iterations: int | None = None,
+    partial: bool = False,
 ) -> Solution[Tensor]:
     """Solve A x = b for a Hermitian positive (semi)definite A by conjugate gradients.
 
@@ -173,6 +175,8 @@ def cg(
         On ‖b - Ax‖/‖b‖; by default 1e-4 in single and 1e-8 in double precision.
     max_iterations
         By default twice the dimension, at most 1000.
+    partial
+        An early stop is meant, as inside another iteration: no warning is logged for it.
 
     Returns
     -------
@@ -231,7 +235,8 @@ def cg(
         history.append(_largest(residual))
     history[-1] = _largest(_ratio(space.norm(b - operator(x)), scale))
     done = history[-1] <= tolerance
-    return report("cg", Solution(x, done, iterations, tuple(history)), tolerance)
+    solution = Solution(x, done, iterations, tuple(history))
+    return solution if partial else report("cg", solution, tolerance)
 
 
 def _start(space: Space, x0: Tensor, b: Tensor) -> Tensor:

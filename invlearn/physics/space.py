@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.tensors import as_tensor
 
 _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 _COMPLEX_OF = {real: cplx for cplx, real in _REAL_OF.items()}
@@ -25,27 +25,6 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def complex_dtype(dtype: torch.dtype) -> torch.dtype:
     """The complex dtype of the same precision: complex64 and float32 give complex64."""
     return _COMPLEX_OF.get(dtype, dtype)
-
-
-def as_tensor(x: object, who: str) -> Tensor:
-    """A tensor, or a numpy array (read-only and reversed ones too), as a tensor.
-
-    Raises
-    ------
-    TypeError
-        Neither of the two, or an array whose dtype torch does not have.
-    """
-    if isinstance(x, Tensor):
-        return x
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{who} expects a tensor or numpy array, got {type(x).__name__}")
-    try:
-        # torch refuses reversed arrays and warns of read-only ones, though it never writes here
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            return torch.from_numpy(np.ascontiguousarray(x).reshape(x.shape))
-    except TypeError:
-        raise TypeError(f"{who}: arrays of dtype {x.dtype} have no tensor; convert with x.astype") from None
 
 
 def _require_memory(x: object, who: str) -> None:

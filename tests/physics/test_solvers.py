@@ -111,6 +111,13 @@ def test_cg_says_that_an_operator_is_not_positive(cplx, caplog):
     assert "cg did not converge" in caplog.text
 
 
+def test_cg_says_nothing_of_an_early_stop_that_is_meant(caplog):
+    a, b = hermitian([1.0, 2.0, 3.0], False), random(3)
+    for partial in (True, False):
+        assert not cg(a, b, max_iterations=1, partial=partial).converged
+        assert ("did not converge" in caplog.text) is not partial
+
+
 def test_cg_on_an_operator_through_the_reals():
     f = Fourier((6,), complex=False)
     a = f @ f.H + identity((6,), complex=True)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from invlearn.physics.space import Space, as_numbers, as_tensor, as_zero_one, complex_dtype, real_dtype
+from invlearn.io.tensors import as_tensor
+from invlearn.physics.space import Space, as_numbers, as_zero_one, complex_dtype, real_dtype
 
 SHAPES = st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple)
 

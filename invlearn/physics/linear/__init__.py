@@ -9,6 +9,7 @@ from invlearn.physics.linear.fourier import Fourier
 from invlearn.physics.linear.interop import FromFunction, from_scipy, to_scipy, to_sigpy
 from invlearn.physics.linear.mask import Mask
 from invlearn.physics.linear.permutation import Permutation
+from invlearn.physics.linear.radon import Radon2D, fbp
 from invlearn.physics.linear.sampling import Crop, Downsample, Pad
 from invlearn.physics.linear.wavelet import Wavelet
 
@@ -23,7 +24,9 @@ __all__ = [
     "Mask",
     "Pad",
     "Permutation",
+    "Radon2D",
     "Wavelet",
+    "fbp",
     "from_scipy",
     "to_scipy",
     "to_sigpy",

@@ -145,6 +145,8 @@ class Sparse(_Opaque):
     def _product(self, name: str, shape: tuple[int, int], x: Tensor) -> Tensor:
         start, index, value = (getattr(self, f"{name}_{part}") for part in ("start", "index", "value"))
         value = value.to(x.dtype)
+        if x.is_meta:  # torch has no sparse product without numbers
+            return x.new_empty(shape[0], x.shape[1])
         if x.device.type == "cpu":
             # measured at half the time of torch's sparse product on one core
             import scipy.sparse

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.operator import LinearOperator, Spectrum
 from invlearn.physics.registry import register
-from invlearn.physics.space import Space, as_tensor
+from invlearn.physics.space import Space
 
 
 def permutation_indices(indices: Any, who: str) -> Int[Tensor, " n"]:

@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, pad
 
 from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.linear.fourier import unitary_fft, unitary_ifft
 from invlearn.physics.nufft import NonUniformFFT
 from invlearn.physics.operator import identity
 from invlearn.physics.solvers import cg
-from invlearn.physics.space import as_numbers, as_tensor, complex_dtype
+from invlearn.physics.space import as_numbers, complex_dtype
 
 _MARGIN = 8  # k-space points around the calibration region, which take up what lies beyond it
 P = ParamSpec("P")

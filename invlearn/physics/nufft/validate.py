@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.nufft.plans import CufinufftBackend, FinufftBackend
 from invlearn.physics.nufft.torch_backend import TorchBackend
 from invlearn.physics.nufft.transform import Backend
-from invlearn.physics.space import as_numbers, as_tensor
+from invlearn.physics.space import as_numbers
 
 #: Rounding that is allowed beyond half a cycle per pixel.
 _SLACK = 1e-5

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.mri.bloch.simulate import TOLERANCE, PulseSequence, Values, simulate_all
-from invlearn.physics.space import as_tensor
 
 
 def crb(

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.mri.bloch.engine import Engine
 from invlearn.physics.mri.sequence import FingerprintSequence
-from invlearn.physics.space import as_tensor
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.tensors import as_tensor
 from invlearn.physics.mri.noncartesian import as_coil_maps
 from invlearn.physics.nufft import NonUniformFFT, apply_toeplitz, toeplitz_kernel
 from invlearn.physics.operator import LinearOperator
 from invlearn.physics.registry import register
-from invlearn.physics.space import Space, as_numbers, as_tensor, complex_dtype, real_dtype
+from invlearn.physics.space import Space, as_numbers, complex_dtype, real_dtype
 
 _WHO = "FingerprintOperator"
 _PAIR_BYTES = 1 << 28  # of weights and grids, double precision, while the transfer functions are computed
@@ -184,7 +185,7 @@ class FingerprintOperator(LinearOperator):
         return _total(images)
 
     def _normal(self, x: Tensor) -> Tensor:
-        kernel = self._transfer(real_dtype(x.dtype))
+        kernel = self.transfer(real_dtype(x.dtype))
         return _total(
             self._from_coil(s, apply_toeplitz(kernel, x if s is None else s * x, mixing=True))
             for s in self._coils(x)
@@ -194,7 +195,7 @@ class FingerprintOperator(LinearOperator):
     def _from_coil(s: Tensor | None, x: Tensor) -> Tensor:
         return x if s is None else s.conj() * x
 
-    def _transfer(self, dtype: torch.dtype) -> Tensor:
+    def transfer(self, dtype: torch.dtype) -> Tensor:
         """Transfer functions `(K, K, *grid)`, real for a real basis; the last asked for is kept."""
         key = dtype, *((t.data_ptr(), t._version) for t in self.buffers())
         if self._kernel is None or self._kernel[0] != key:

@@ -73,6 +73,14 @@ def test_the_scan_carries_its_sequence_and_field_of_view() -> None:
     np.testing.assert_allclose(scan.field_of_view, (0.012, 0.012))
 
 
+def test_flip_angles_are_left_out_where_phases_would_be_needed() -> None:
+    alternating = dataclasses.replace(sequence(), phase=np.pi * (np.arange(FRAMES) % 2))
+    turned = dataclasses.replace(sequence(), phase=np.full(FRAMES, 0.7))
+    for other in (alternating, sequence("bssfp")):
+        assert simulate_scan(tissue(), other, arms()).flip_angle is None
+    np.testing.assert_array_equal(simulate_scan(tissue(), turned, arms()).flip_angle, turned.flip_angle)
+
+
 def test_volumes() -> None:
     maps = tissue((4, 6, 8))
     scan = simulate_scan(maps, sequence(), arms(axes=3), coils=2)
