@@ -12,12 +12,14 @@ from invlearn.io.arrays import (
     read_signals,
 )
 from invlearn.io.ismrmrd import read_scan, write_scan
+from invlearn.io.landmarks import Landmarks, read_landmarks, write_landmarks, write_learn2reg
 from invlearn.io.nifti import Volume, read_volume, write_volume
 from invlearn.io.runs import Run, output_file, output_folder
 from invlearn.io.scans import Scan
 
 __all__ = [
     "ArrayInfo",
+    "Landmarks",
     "Run",
     "Scan",
     "Volume",
@@ -25,12 +27,15 @@ __all__ = [
     "output_file",
     "output_folder",
     "read_array",
+    "read_landmarks",
     "read_masks",
     "read_matrices",
     "read_measurements",
     "read_scan",
     "read_signals",
     "read_volume",
+    "write_landmarks",
+    "write_learn2reg",
     "write_scan",
     "write_volume",
 ]

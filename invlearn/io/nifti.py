@@ -136,9 +136,7 @@ def read_place(image: Any, path: Path) -> tuple[np.ndarray, str]:
     (sform, scode), (qform, qcode) = header.get_sform(coded=True), header.get_qform(coded=True)
     note = ""
     if not scode and not qcode:
-        note = (
-            "neither sform nor qform is set: only voxel sizes are known, the middle is put at the origin"
-        )
+        note = "neither sform nor qform is set: only voxel sizes are known, the middle is put at the origin"
     elif scode and qcode:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]], [1])).reshape(4, -1)
         apart = np.abs((sform - qform) @ corners).max()

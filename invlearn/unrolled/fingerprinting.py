@@ -1,0 +1,289 @@
+"""T1, T2 and proton-density maps from a fingerprinting scan, in one call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.scans import Scan
+from invlearn.physics.mri import coils
+from invlearn.physics.mri.fingerprint import Dictionary, FingerprintOperator, Grid
+from invlearn.physics.mri.sequence import FingerprintSequence
+from invlearn.unrolled.subspace import Method, Progress, SubspaceProblem, method_by_name
+
+DEFAULT_METHOD = "subspace"
+_B1_STEP = 0.05
+#: Share of the dictionary's energy in the subspace: what is left out must drown in the noise, in the
+#: frames after the inversion too, where signals differ most.
+_ENERGY = 0.99998
+
+
+@dataclass(frozen=True, eq=False)
+class FingerprintMaps:
+    """Maps `(*image)` and how they were made; numpy arrays.
+
+    Attributes
+    ----------
+    t1, t2
+        In s; 0 where no coil sees anything.
+    pd
+        Complex proton density times receive phase, in the unit of the data; the coils' total
+        sensitivity is in it when the coil maps were estimated.
+    t1_sd, t2_sd, pd_sd
+        Standard errors (s, s, and of \\|pd\\|) that the noise leaves in an estimate without
+        regularisation and without folding; the smoothing by a prior is not in them.
+    images
+        Subspace coefficients `(K, *image)`, complex64.
+    correlation
+        How well a voxel's signal is one of the dictionary, 0 ... 1.
+    coil_maps
+        `(C, *image)`.
+    sequence
+        What was played.
+    noise
+        Standard deviation of the complex noise of a k-space sample, with whatever the model cannot
+        explain, in the unit of the data.
+    residual
+        ‖y - Ax‖/‖y‖.
+    converged, iterations, residuals
+        Of the solver; its own measure of convergence step by step.
+    settings
+        Method and its settings, rank, number of atoms.
+    """
+
+    t1: np.ndarray
+    t2: np.ndarray
+    pd: np.ndarray
+    t1_sd: np.ndarray
+    t2_sd: np.ndarray
+    pd_sd: np.ndarray
+    images: np.ndarray
+    correlation: np.ndarray
+    coil_maps: np.ndarray
+    sequence: FingerprintSequence
+    noise: float
+    residual: float
+    converged: bool
+    iterations: int
+    residuals: tuple[float, ...]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; all but the arrays and the sequence."""
+        names = ("noise", "residual", "converged", "iterations", "settings")
+        return {name: getattr(self, name) for name in names} | {"residuals": list(self.residuals)}
+
+
+def sequence_of(scan: Scan) -> FingerprintSequence:
+    """The sequence as the scan's header tells it: pulses about one axis, FISP.
+
+    Raises
+    ------
+    ValueError
+        Flip angles, TR or TE are not in the scan.
+    """
+    missing = [name for name in ("flip_angle", "tr", "te") if getattr(scan, name) is None]
+    if missing:
+        raise ValueError(
+            f"the scan does not say its {', '.join(missing)}; give the sequence (--sequence CSV with the "
+            "header flip_angle_deg,phase_deg,tr_s,te_s and a row a frame)"
+        )
+    trains = (np.broadcast_to(getattr(scan, name), scan.frames) for name in ("flip_angle", "tr", "te"))
+    flip, tr, te = trains
+    return FingerprintSequence(flip, np.zeros(scan.frames), tr, te, inversion_time=scan.inversion_time)
+
+
+def reconstruct_fingerprints(
+    scan: Scan,
+    method: str | Method = DEFAULT_METHOD,
+    *,
+    sequence: FingerprintSequence | None = None,
+    dictionary: Dictionary | None = None,
+    rank: int | None = None,
+    coil_maps: np.ndarray | Tensor | None = None,
+    b1: np.ndarray | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress = lambda stage: None,
+) -> FingerprintMaps:
+    """T1, T2 and PD maps, with standard errors, from multi-coil k-space.
+
+    A dictionary is simulated and compressed, coil maps are estimated from the middle of k-space, the
+    subspace images are reconstructed, and every voxel is matched and refined between the atoms.
+
+    Parameters
+    ----------
+    scan
+        From `read_scan` or `simulate_scan`.
+    method
+        `"subspace"` (edge-preserving conjugate gradients, the most accurate), `"llr"` (locally low
+        rank), `"adjoint"` (density-compensated, the quickest), or a `Method` with settings of its own.
+    sequence
+        What was played; by default what the scan says, with all pulses about one axis.
+    dictionary
+        Of this sequence; built by default.
+    rank
+        Dimension of the subspace when the dictionary is built; by default 99.998 % of the energy.
+    coil_maps
+        `(C, *image)`; estimated by default.
+    b1
+        Actual over nominal flip angle, `(*image)`; where it is not positive it counts as 1.
+    device
+        Where to compute.
+    progress
+        Called with what is being done.
+
+    Returns
+    -------
+    FingerprintMaps
+
+    Raises
+    ------
+    ValueError
+        No trajectory, a sequence or dictionary of another length, rank above the frames, coil or B1
+        maps of another shape or with NaN, more memory than there is.
+
+    Examples
+    --------
+    >>> maps = reconstruct_fingerprints(read_scan("scan.h5"))  # doctest: +SKIP
+    >>> maps.t1, maps.t1_sd                                     # doctest: +SKIP
+    """
+    solver = method_by_name(method) if isinstance(method, str) else method
+    if scan.trajectory is None:
+        raise ValueError("the scan has no trajectory; give one (--trajectory F), (kx, ky) in cycles a pixel")
+    if not scan.kspace.any():
+        raise ValueError("k-space is zero everywhere; there is nothing to reconstruct")
+    sequence = _sequence(scan, sequence, dictionary)
+    field = None if b1 is None else _b1_map(b1, scan.shape)
+    given = None if coil_maps is None else _coil_maps(coil_maps, scan)
+    if dictionary is None:
+        progress("simulating the dictionary")
+        energy = _ENERGY if rank is None else None
+        dictionary = Dictionary.build(sequence, _grid(field), rank=rank, energy=energy)
+    _require_memory(scan, dictionary.rank)
+    device = torch.device(device)
+    basis = dictionary.basis.to(torch.complex64)
+    if given is None:
+        progress("estimating coil maps")
+    maps = _estimated(scan, basis) if given is None else given
+    problem = _problem(scan, basis, maps, device)
+    found = solver.solve(problem, progress)
+    x = found.value
+    noise = problem.noise(x)
+    progress("matching")
+    # of the real part, hence the 2; infinite where no coil sees anything
+    sd = noise / (2 * problem.gain).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+    seen = problem.gain > 1e-6 * problem.gain.max()
+    match = dictionary.match(x, field, noise=sd, mask=seen)
+    kept = {name: getattr(match, name).cpu().numpy() for name in _MATCHED}
+    settings = {
+        **solver.to_dict(),
+        "rank": dictionary.rank,
+        "atoms": len(dictionary.atoms),
+        "coil_maps": "estimated" if given is None else "given",
+    }
+    return FingerprintMaps(
+        **kept,
+        images=x.cpu().numpy(),
+        coil_maps=maps.numpy(),
+        sequence=sequence,
+        noise=noise,
+        residual=math.sqrt(problem.misfit(x) / problem.energy),
+        converged=found.converged,
+        iterations=found.iterations,
+        residuals=found.residuals,
+        settings=settings,
+    )
+
+
+_MATCHED = ("t1", "t2", "pd", "t1_sd", "t2_sd", "pd_sd", "correlation")
+
+
+def _sequence(
+    scan: Scan, sequence: FingerprintSequence | None, dictionary: Dictionary | None
+) -> FingerprintSequence:
+    if dictionary is not None:
+        sequence = dictionary.sequence
+    elif sequence is None:
+        return sequence_of(scan)
+    if sequence.frames != scan.frames:
+        raise ValueError(
+            f"the sequence has {sequence.frames} frames, the scan {scan.frames}; give the sequence of this "
+            "scan, a row a frame"
+        )
+    return sequence
+
+
+def _grid(b1: np.ndarray | None) -> Grid:
+    if b1 is None:
+        return Grid.logarithmic()
+    low, high = float(b1.min()), float(b1.max())
+    points = 2 + math.ceil((high - low) / _B1_STEP)
+    return Grid.logarithmic(b1=np.linspace(low * (1 - 1e-6), high * (1 + 1e-6), points))
+
+
+def _b1_map(b1: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    field = np.asarray(b1, np.float64)
+    if field.shape != shape:
+        raise ValueError(f"the B1 map must have the image's shape {shape}, got {field.shape}")
+    if not np.isfinite(field).all():
+        raise ValueError("the B1 map has NaN or infinite entries; set them to 1")
+    field = np.where(field > 0, field, 1.0)
+    if not 0.1 <= float(field.max()) <= 5:
+        raise ValueError(
+            f"the B1 map reaches {field.max():.3g}; it is a factor on the flip angle, about 1 "
+            "(percent: divide by 100)"
+        )
+    return field
+
+
+def _coil_maps(maps: np.ndarray | Tensor, scan: Scan) -> Tensor:
+    found = torch.as_tensor(np.asarray(maps), dtype=torch.complex64)
+    if tuple(found.shape) != (scan.coils, *scan.shape):
+        raise ValueError(
+            f"coil maps must be {(scan.coils, *scan.shape)} for this scan, got {tuple(found.shape)}"
+        )
+    if not bool(torch.isfinite(torch.view_as_real(found)).all()):
+        raise ValueError("the coil maps have NaN or infinite entries; set them to 0")
+    if not bool(found.any()):
+        raise ValueError("the coil maps are zero everywhere")
+    return found
+
+
+def _estimated(scan: Scan, basis: Tensor) -> Tensor:
+    """Maps from the samples projected on the first direction of the subspace: one image of all frames."""
+    if scan.coils == 1:
+        return torch.ones(1, *scan.shape, dtype=torch.complex64)
+    first = torch.from_numpy(scan.kspace * basis[:, 0].numpy().conj()[scan.frame])
+    middle = coils.calibration_kspace(first, torch.from_numpy(scan.trajectory), scan.shape)
+    # Maps everywhere: a voxel that they leave out folds into the others.
+    return coils.espirit(middle, crop=0.0).to(torch.complex64)
+
+
+def _problem(scan: Scan, basis: Tensor, maps: Tensor, device: torch.device) -> SubspaceProblem:
+    trajectory, frame = torch.from_numpy(scan.trajectory), torch.from_numpy(scan.frame)
+    operator = FingerprintOperator(trajectory, frame, basis, scan.shape, maps).to(device)
+    played = torch.bincount(frame, minlength=scan.frames)
+    density = float((played[:, None] * basis.abs().square()).sum() / basis.shape[1])
+    gain = density * maps.abs().square().sum(0)
+    return SubspaceProblem(operator, torch.from_numpy(scan.kspace).to(device), trajectory, gain.to(device))
+
+
+def _require_memory(scan: Scan, rank: int) -> None:
+    pixels, item = math.prod(scan.shape), 8
+    kernel = rank * (rank + 1) // 2 * 2 ** len(scan.shape) * pixels * item
+    work = 6 * rank * 2 ** len(scan.shape) * pixels * item  # padded images of one coil, and their transforms
+    preconditioner = 4 * rank**2 * pixels * item
+    images = (12 * rank + 2 * scan.coils) * pixels * item
+    needed = 2 * kernel + work + preconditioner + images + 3 * scan.kspace.nbytes
+    if needed > memory_limit():
+        raise ValueError(
+            f"reconstructing {' × '.join(map(str, scan.shape))} voxels at rank {rank} with {scan.coils} "
+            f"coils would need {format_bytes(needed)} of memory, more than the "
+            f"{format_bytes(memory_limit())} there is; use a smaller matrix or rank"
+        )
