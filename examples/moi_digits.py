@@ -45,7 +45,7 @@ class Size:
     batch: int = 100
     hidden: int = 384
     code: int = 32
-    m: tuple[int, ...] = (200,)
+    m: tuple[int, ...] = (200, 400, 100)
     G: tuple[int, ...] = (10, 2, 40, 4)
 
 

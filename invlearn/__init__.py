@@ -11,7 +11,17 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("identifiability", "io", "physics", "reports", "wavelets")
+_SUBPACKAGES = (
+    "identifiability",
+    "io",
+    "learning",
+    "physics",
+    "registration",
+    "reports",
+    "training",
+    "unrolled",
+    "wavelets",
+)
 
 __all__ = ["__version__", *_SUBPACKAGES]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -14,6 +14,10 @@ import invlearn
 
 COMMANDS = {
     "learnability": "invlearn.cli.learnability",
+    "mrf": "invlearn.cli.fingerprinting",
+    "register": "invlearn.cli.registration",
+    "warp": "invlearn.cli.warp",
+    "registration": "invlearn.cli.registration_training",
     "tour": "invlearn.cli.tour",
 }
 

@@ -11,7 +11,11 @@ from invlearn.cli.options import FILE, Settings, new_command
 
 # Each module has ``exhibits(folder, settings, run)``: an iterator over the sections of the report,
 # which may leave its inputs and results in the folder.
-JOBS = ("invlearn.cli.tour_learnability",)
+JOBS = (
+    "invlearn.cli.tour_learnability",
+    "invlearn.cli.tour_fingerprinting",
+    "invlearn.cli.tour_registration",
+)
 
 
 @new_command("tour", short_help="Every job on built-in samples, one HTML report.")
@@ -33,8 +37,8 @@ def command(settings: Settings, output: Path) -> None:
         page = Page(
             "A tour of invlearn",
             sections,
-            lead="Questions of an imaging scientist, answered on real photographs. Every command below runs "
-            "again from inside the folder of this page.",
+            lead="Questions of an imaging scientist, answered on real photographs and an average brain. "
+            "Every command below runs again from inside the folder of this page.",
             command=run.command,
             versions=list(versions().items()),
         )

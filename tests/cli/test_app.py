@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -51,10 +52,13 @@ def test_help_lists_the_commands() -> None:
 
 @pytest.mark.parametrize("name", sorted(app_module.COMMANDS))
 def test_every_command_has_the_common_options(name: str) -> None:
-    result = CliRunner().invoke(main, [name, "--help"])
-    assert result.exit_code == 0
-    for option in ("--seed", "--device", "--overwrite", "--quiet", "--help"):
-        assert option in result.output
+    command = importlib.import_module(app_module.COMMANDS[name]).command
+    parts = [[part] for part in command.commands] if isinstance(command, click.Group) else [[]]
+    for part in parts:
+        result = CliRunner().invoke(main, [name, *part, "--help"])
+        assert result.exit_code == 0
+        for option in ("--seed", "--device", "--overwrite", "--quiet", "--help"):
+            assert option in result.output
 
 
 def test_version() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from invlearn.cli import main, tour_learnability
+from invlearn.cli import main, tour, tour_learnability
 from invlearn.cli.tour_learnability import QUESTIONS, Exhibit, patches, photograph, random_masks
 
 QUICK = (tour_learnability.one_mask, tour_learnability.two_masks, tour_learnability.same_lines)
@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tour of the quick questions."""
     out = tmp_path_factory.mktemp("tour") / "out"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tour, "JOBS", ("invlearn.cli.tour_learnability",))
         patch.setattr(tour_learnability, "QUESTIONS", QUICK)
         result = CliRunner().invoke(main, ["tour", "-o", str(out)])
     assert result.exit_code == 0, result.output
@@ -116,7 +117,9 @@ def test_the_whole_tour(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["tour", "-o", str(out), "--quiet"])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    verdicts = json.loads((out / "run.json").read_text())["metrics"]["learnability"]
+    metrics = json.loads((out / "run.json").read_text())["metrics"]
+    assert metrics["fingerprinting"]["t1"]["median_relative_error"] < 0.05
+    verdicts = metrics["learnability"]
     assert verdicts == {
         "one_mask": "impossible",
         "many_masks": "certified",

@@ -61,7 +61,7 @@ def test_toeplitz_normal_is_exact(complex, weighted):
     single = rough.normal(x.to(torch.complex64))
     assert single.dtype == torch.complex64
     assert float(torch.linalg.vector_norm(single - expected) / size) < 1e-6
-    assert rough._transfer(torch.float32).is_complex() == complex
+    assert rough.transfer(torch.float32).is_complex() == complex
 
 
 def test_accuracy_and_backend_matter():
@@ -96,8 +96,8 @@ def test_transfer_functions_are_made_once_and_anew_when_something_changes():
     a = FingerprintOperator(trajectory, frame, basis, (7, 10), maps, eps=1e-12)
     x = images(a)
     first = a.normal(x)
-    kernel = a._transfer(torch.float64)
-    assert a._transfer(torch.float64) is kernel
+    kernel = a.transfer(torch.float64)
+    assert a.transfer(torch.float64) is kernel
     a.load_state_dict(FingerprintOperator(*problem(seed=3)[:3], (7, 10), maps, eps=1e-12).state_dict())
     assert not torch.allclose(a.normal(x), first)
     assert_close(a.normal(x), a.adjoint(a(x)), atol=1e-9, rtol=1e-9)

@@ -1,0 +1,162 @@
+"""What pulls a field towards a better match: residual times image gradient, and its curvature.
+
+With the warped image w, a small displacement v changes a similarity S by ``Σ r ∇w · v``, r = ∂S/∂w. A force
+is ``r ∇w`` together with a curvature ``p |∇w|²``, the diagonal of a Gauss-Newton matrix (Lucas and Kanade's
+with one step length for all directions): force / curvature is a step in voxels. Analytic for local
+correlation and squares; by automatic differentiation for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invlearn.registration import cpu, similarity
+from invlearn.registration.fields import difference
+from invlearn.registration.smoothing import smooth
+
+Volume = Float[Tensor, "D H W"]
+Force = Float[Tensor, "4 D H W"]
+
+
+_ROUGH = 1.5  # voxels: over that much the slope of a histogram or of patches is averaged
+
+#: Of (warped, out): the similarity, and into `out` the three components of the force with their curvature.
+ForceOf = Callable[[Tensor, Tensor], float]
+
+
+def _weighted(
+    residual: Tensor, curvature: Tensor, warped: Tensor, spacing: Sequence[float], out: Force
+) -> None:
+    """``r ∂w/s²`` per axis and ``p |∇w/s|²``: lengths in the unit of `spacing`, displacements in voxels."""
+    squares = torch.zeros_like(warped)
+    for axis in range(3):
+        slope = difference(warped, axis)
+        out[axis] = residual * slope / spacing[axis] ** 2
+        squares += (slope / spacing[axis]) ** 2
+    out[3] = curvature * squares
+
+
+class LocalCorrelation:
+    """Force of the squared local correlation, exact, and the curvature of its residuals.
+
+    With means, variances and covariance of a window (and the floors that `similarity.lncc` adds),
+    ``ρ² = cov² / (v_f v_w)`` has at a voxel q of it the
+    derivative ``2/n cov/(v_f v_w) [(f - f̄) - cov/v_w (w - w̄)]``: an affine function of f(q) and w(q). The
+    sum over the windows around q is therefore three box sums of window values, and the curvature
+    ``Σ 2/n ρ²/v_w`` a fourth: the residual's own derivative, for windows explained well or badly alike.
+
+    Parameters
+    ----------
+    fixed
+        The volume to match.
+    radius
+        Of the windows along the three axes, in voxels.
+    spacing
+        Distance of neighbouring voxels along the three axes, in any unit.
+    """
+
+    def __init__(
+        self, fixed: Volume, radius: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+    ) -> None:
+        self.fixed, self.radius, self.spacing = similarity.centred(fixed).contiguous(), radius, spacing
+        share = 1 / similarity.box(torch.ones_like(fixed), radius)
+        mean = similarity.box(self.fixed, radius) * share
+        square = similarity.box(self.fixed * self.fixed, radius) * share
+        self.floor = float(similarity.floor_of(fixed))
+        variance = (square - mean * mean).clamp(min=0) + self.floor
+        self.stats = torch.stack([share, mean, variance])
+        self._sums, self._weights = fixed.new_empty((3, *fixed.shape)), fixed.new_empty((4, *fixed.shape))
+
+    def __call__(self, warped: Volume, out: Force) -> float:
+        """The mean squared correlation; `out` becomes force and curvature."""
+        floor = float(similarity.floor_of(warped))
+        shared = math.sqrt(floor * self.floor)
+        if cpu.serves(warped):
+            cpu.products(self.fixed, warped, self._sums)
+            cpu.box(self._sums, self.radius, self._sums)
+            value = cpu.correlation_weights(self.stats, self._sums, self._weights, (floor, shared))
+            cpu.box(self._weights, self.radius, self._weights)
+            cpu.correlation_force(self.fixed, warped, self._weights, out, self.spacing)
+            return value
+        share, mean, variance = self.stats
+        sw, sww, sfw = (
+            similarity.box(x, self.radius) * share for x in (warped, warped**2, self.fixed * warped)
+        )
+        vw = (sww - sw * sw).clamp(min=0) + floor
+        covariance = sfw - mean * sw + shared
+        slope, ratio = covariance / vw, covariance / variance
+        pull = 2 * share * ratio / vw
+        windows = torch.stack(
+            [pull, pull * slope, pull * (slope * sw - mean), 2 * share * slope * ratio / vw]
+        )
+        a, b, c, p = similarity.box(windows, self.radius)
+        _weighted(a * self.fixed - b * warped + c, p, warped, self.spacing, out)
+        return float((slope * ratio).mean())
+
+
+class Squares:
+    """Force of the squared difference: residual f - w, curvature 1.
+
+    Parameters
+    ----------
+    fixed
+        The volume to match.
+    spacing
+        Distance of neighbouring voxels along the three axes, in any unit.
+    """
+
+    def __init__(self, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        self.fixed, self.spacing = fixed, spacing
+
+    def __call__(self, warped: Volume, out: Force) -> float:
+        """Minus the mean squared difference; `out` becomes force and curvature."""
+        residual = self.fixed - warped
+        _weighted(residual, torch.ones_like(residual), warped, self.spacing, out)
+        return -float((residual**2).mean())
+
+
+class Differentiated:
+    """Force of any differentiable similarity, averaged; its curvature is the typical force, everywhere.
+
+    So that a step is of the order of half a voxel where the force is typical.
+
+    Parameters
+    ----------
+    name
+        The similarity, one of `similarity.CLIMBED`.
+    fixed
+        The volume to match.
+    spacing
+        Distance of neighbouring voxels along the three axes, in any unit.
+    """
+
+    def __init__(self, name: str, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        self.similarity, self.fixed, self.spacing = similarity.CLIMBED[name], fixed, spacing
+
+    def __call__(self, warped: Volume, out: Force) -> float:
+        """The similarity; `out` becomes force and curvature."""
+        with torch.enable_grad():
+            w = warped.detach().requires_grad_()
+            value = self.similarity(self.fixed, w)
+            (residual,) = torch.autograd.grad(value, w)
+        _weighted(residual, torch.zeros_like(residual), warped, self.spacing, out)
+        smooth(out[:3], [_ROUGH / s for s in self.spacing], out[:3])
+        length = out[:3].square().sum(0).sqrt()
+        typical = length.square().sum() / length.sum().clamp(min=torch.finfo(length.dtype).tiny)
+        out[3] = typical
+        return float(value.detach())
+
+
+def force_of(name: str, fixed: Volume, radius: int, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> ForceOf:
+    """The force of a similarity by its name; `radius` counts for lncc, in voxels of the smallest spacing."""
+    similarity.check_name(name)
+    if name == "lncc":
+        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing)
+    if name == "mse":
+        return Squares(fixed, spacing)
+    return Differentiated(name, fixed, spacing)

@@ -1,0 +1,351 @@
+"""The deformable stage: a diffeomorphism built from many small ones, coarse to fine.
+
+In each step, the force of the similarity (`forces`) is divided by its curvature, both averaged over a small
+Gaussian neighbourhood ("fluid"), and bent so that no voxel moves more than a fraction of one: a small
+invertible map. The field is composed with it and smoothed a little ("diffusion"). No exponential, no
+backward pass: one step costs two interpolations, some running sums and two smoothings.
+
+References
+----------
+Vercauteren et al., Diffeomorphic demons, NeuroImage 45, 2009, doi:10.1016/j.neuroimage.2008.10.040.
+Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Med. Image Anal. 12,
+2008, doi:10.1016/j.media.2007.06.004.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invlearn.registration import cpu
+from invlearn.registration.fields import compose, jacobian_determinant, resize, warp
+from invlearn.registration.forces import ForceOf, force_of
+from invlearn.registration.harmonise import foreground
+from invlearn.registration.interpolation import sample_channels
+from invlearn.registration.metrics import sd_log_jacobian
+from invlearn.registration.smoothing import halvings, shrink, smooth
+
+#: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
+_ITERATIONS = (28, 60, 80)
+_MARGIN = 10  # voxels around the rest, within which the field fades out
+_LOOK = 4  # steps between looks at the roughness
+_PATIENCE = 10  # steps over which a level must gain something
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the deformable stage moves.
+
+    Attributes
+    ----------
+    levels
+        Grids, each half as fine as the next; fewer for small volumes.
+    radius
+        Of the windows of local correlation, in voxels of each grid.
+    fluid
+        Standard deviation of the smoothing of every step, in voxels.
+    diffusion
+        Standard deviation of the smoothing of the field after every step, in voxels.
+    damping
+        Added to the curvature, as a multiple of its mean: larger makes shorter steps where contrast is low.
+    largest_step
+        No voxel moves farther in one step, in voxels.
+    tolerance
+        A level ends when the similarity gained less than this share of its range in ten steps.
+    roughest
+        It ends, too, when the standard deviation of ln |J| over the foreground has reached this.
+    """
+
+    levels: int = 4
+    radius: int = 4
+    fluid: float = 0.4
+    diffusion: float = 0.55
+    damping: float = 1.0
+    largest_step: float = 0.5
+    tolerance: float = 1e-3
+    roughest: float = 0.33
+
+    def __post_init__(self) -> None:
+        if self.levels < 1 or self.radius < 1:
+            raise ValueError(f"levels and radius are at least 1, got {self.levels} and {self.radius}")
+        if min(self.fluid, self.diffusion, self.tolerance) < 0 or self.damping <= 0:
+            raise ValueError(
+                "fluid, diffusion and tolerance are not negative and damping is positive, got "
+                f"{self.fluid}, {self.diffusion}, {self.tolerance} and {self.damping}"
+            )
+        if self.roughest <= 0:
+            raise ValueError(f"the roughest field allowed has a positive sd of ln |J|, got {self.roughest}")
+        if not 0 < self.largest_step < 1:
+            raise ValueError(f"the largest step lies between 0 and 1 voxel, got {self.largest_step}")
+
+
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """What the deformable stage found.
+
+    Attributes
+    ----------
+    field
+        ``(3, D, H, W)`` in voxels of the fixed grid, pull-back.
+    history
+        For every grid, coarse to fine: its shape and the similarity at every step.
+    converged
+        Whether the finest grid gained less than the tolerance at the end.
+    cpu_seconds
+        Processor time of all threads; seconds is the time on the wall.
+    """
+
+    field: Float[Tensor, "3 D H W"]
+    history: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
+    converged: bool
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class Stepper:
+    """Steps of one level: a force made into a small invertible displacement.
+
+    Parameters
+    ----------
+    shape
+        Of the level's grid.
+    like
+        Its dtype and device are used.
+    spacing
+        Relative distance of voxels along the three axes; the least is 1.
+    settings
+        See there.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], like: Tensor, spacing: Sequence[float], settings: Settings
+    ) -> None:
+        self.settings = settings
+        self.fluid = [settings.fluid / s for s in spacing]
+        self.diffusion = [settings.diffusion / s for s in spacing]
+        self.largest = [settings.largest_step / s for s in spacing]
+        self.force = like.new_empty((4, *shape))
+        self.step = like.new_empty((3, *shape))
+        self._damping = 0.0
+
+    def __call__(self, force: ForceOf, warped: Float[Tensor, "D H W"]) -> float:
+        """The similarity at `warped`; `self.step` becomes the displacement that raises it."""
+        value = force(warped, self.force)
+        curvature = self.force[3]
+        if self._damping == 0:  # measured once a level: a fixed yardstick lets the steps die out
+            self._damping = (
+                self.settings.damping * float(curvature.sum()) / max(1, int((curvature > 0).sum()))
+            )
+        smooth(self.force, self.fluid, self.force)
+        if self._damping == 0:  # nothing pulls anywhere
+            self.step.zero_()
+        elif cpu.serves(self.force):
+            cpu.limited_step(self.force, self.step, self._damping, self.largest)
+        else:
+            torch.div(self.force[:3], self.force[3] + self._damping, out=self.step)
+            limits = self.step.new_tensor(self.largest).reshape(3, 1, 1, 1)
+            self.step /= (1 + (self.step / limits).square().sum(0)).sqrt()
+        return value
+
+
+def _settled(values: Sequence[float], tolerance: float) -> bool:
+    """Whether the last steps gained next to nothing of what the level has gained in all."""
+    if len(values) <= _PATIENCE:
+        return False
+    gain = max(values[-_PATIENCE:]) - max(values[:-_PATIENCE])
+    return gain <= tolerance * max(max(values) - values[0], 1e-3 * abs(values[0]))
+
+
+def _composed(u: Tensor, step: Tensor, out: Tensor) -> Tensor:
+    """``step + u∘(id + step)`` into `out` where the kernels serve."""
+    if cpu.serves(u, step):
+        return cpu.warp(u, step, add=True, out=out)
+    return compose(u, step)
+
+
+def _level(
+    fixed: Tensor,
+    moving: Tensor,
+    u: Tensor,
+    spacing: Sequence[float],
+    steps: int,
+    similarity: str,
+    settings: Settings,
+) -> tuple[Tensor, list[float], bool]:
+    """Climb on one grid."""
+    force = force_of(similarity, fixed, settings.radius, spacing)
+    stepper = Stepper(fixed.shape, fixed, spacing, settings)
+    spare, object_ = torch.empty_like(u), foreground(fixed)
+    values: list[float] = []
+    for k in range(steps):
+        if k % _LOOK == 0 and sd_log_jacobian(u, object_) >= settings.roughest:
+            return u, values, True
+        warped = sample_channels(moving[None, None], u[None])[0, 0]
+        values.append(stepper(force, warped))
+        u, spare = _composed(u, stepper.step, spare), u
+        smooth(u, stepper.diffusion, u)
+        if _settled(values, settings.tolerance):
+            return u, values, True
+    return u, values, False
+
+
+def _steps(iterations: int | Sequence[int] | None, levels: int) -> list[int]:
+    """Steps of every level, coarse to fine."""
+    if iterations is None:
+        known = list(_ITERATIONS)
+    elif isinstance(iterations, int):
+        known = [iterations]
+    else:
+        known = list(reversed(iterations))
+    if not known or min(known) < 0:
+        raise ValueError(f"iterations are numbers of steps from 0, coarse to fine, got {iterations}")
+    return [known[min(k, len(known) - 1)] for k in range(levels)][::-1]
+
+
+@torch.no_grad()
+def optimise(
+    fixed: Float[Tensor, "D H W"],
+    moving: Float[Tensor, "d h w"],
+    *,
+    similarity: str = "lncc",
+    iterations: int | Sequence[int] | None = None,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    settings: Settings | None = None,
+    initial: Float[Tensor, "3 D H W"] | None = None,
+) -> Deformation:
+    """Find the field that makes the moving volume match the fixed one, both on one grid.
+
+    Parameters
+    ----------
+    fixed, moving
+        Of one shape, finite; float32 on a processor takes the compiled kernels.
+    similarity
+        `lncc`, `mse`, `mi` or `mind`.
+    iterations
+        Steps at most: one number for every level, or one a level from coarse to fine (the first serves
+        for coarser ones too); None takes the default of 80, 60 and 28.
+    spacing
+        Distance of voxels along the three axes, in any unit.
+    settings
+        How it moves; None takes the defaults.
+    initial
+        A field in voxels to start from, such as a network's prediction.
+
+    Returns
+    -------
+    Deformation
+        The field, free of folds.
+    """
+    settings = settings or Settings()
+    if fixed.shape != moving.shape or fixed.ndim != 3:
+        raise ValueError(
+            f"optimise takes two volumes (D, H, W) on one grid, got {tuple(fixed.shape)} and "
+            f"{tuple(moving.shape)}; register resamples volumes on different grids"
+        )
+    if not bool(torch.isfinite(fixed).all() and torch.isfinite(moving).all()):
+        raise ValueError("optimise takes finite volumes; replace NaN and infinite voxels first")
+    start = time.process_time(), time.perf_counter()
+    if initial is not None:
+        initial = initial.to(fixed)
+        moving = warp(moving, initial)
+    whole, window = fixed.shape, _window(fixed, moving)
+    fixed, moving = fixed[window].contiguous(), moving[window].contiguous()
+    grids = halvings(fixed.shape, spacing, settings.levels)
+    u, last = None, grids[0]
+    history, converged = [], False
+    for factors, steps in zip(grids, _steps(iterations, len(grids)), strict=True):
+        f, m = (shrink(x[None], factors)[0] for x in (fixed, moving))
+        u = f.new_zeros((3, *f.shape)) if u is None else _finer(u, last, factors, f.shape)
+        last = factors
+        if steps:
+            u, values, converged = _level(
+                f, m, u, _relative(spacing, factors, f.shape), steps, similarity, settings
+            )
+            history.append((tuple(f.shape), tuple(values)))
+    assert u is not None
+    u = _embedded(u, window, whole)
+    u = unfold(u if initial is None else compose(initial, u))
+    return Deformation(
+        u, tuple(history), converged, time.process_time() - start[0], time.perf_counter() - start[1]
+    )
+
+
+def _window(fixed: Tensor, moving: Tensor) -> tuple[slice, ...]:
+    """The box beyond which both volumes are flat background, with a margin: nothing pulls out there."""
+    busy = foreground(fixed) | foreground(moving)
+    window = []
+    for axis, n in enumerate(fixed.shape):
+        at = busy.any((axis + 1) % 3, keepdim=True).any((axis + 2) % 3, keepdim=True).flatten().nonzero()
+        low, high = (int(at.min()), int(at.max())) if len(at) else (0, n - 1)
+        window.append(slice(max(0, low - _MARGIN), min(n, high + _MARGIN + 1)))
+    return tuple(window)
+
+
+def _embedded(u: Tensor, window: tuple[slice, ...], shape: Sequence[int]) -> Tensor:
+    """The window's field in the whole grid, faded out within the margin."""
+    for axis, (cut, n) in enumerate(zip(window, shape, strict=True)):
+        size = cut.stop - cut.start
+        at = torch.arange(size, dtype=u.dtype, device=u.device)
+        fade = torch.ones_like(at)
+        if cut.start > 0:
+            fade = torch.minimum(fade, at / _MARGIN)
+        if cut.stop < n:
+            fade = torch.minimum(fade, (size - 1 - at) / _MARGIN)
+        view = [1, 1, 1, 1]
+        view[axis + 1] = size
+        u = u * (fade**2 * (3 - 2 * fade)).reshape(view)
+    whole = u.new_zeros((3, *shape))
+    whole[(slice(None), *window)] = u
+    return whole
+
+
+def _finer(u: Tensor, factors: Sequence[int], target: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """A coarse grid's field on a finer one; the last coarse blocks may reach beyond it."""
+    whole = [n * f // t for n, f, t in zip(u.shape[1:], factors, target, strict=True)]
+    d, h, w = shape
+    return resize(u, (whole[0], whole[1], whole[2]))[:, :d, :h, :w].contiguous()
+
+
+def _relative(spacing: Sequence[float], factors: Sequence[int], shape: Sequence[int]) -> list[float]:
+    """Distances of voxels in units of the smallest along an axis that has several voxels."""
+    here = [s * k for s, k in zip(spacing, factors, strict=True)]
+    several = [h for h, n in zip(here, shape, strict=True) if n > 1]
+    return [max(1.0, h / min(several or here)) for h in here]
+
+
+def unfold(u: Float[Tensor, "3 D H W"], least: float = 0.01, rounds: int = 50) -> Float[Tensor, "3 D H W"]:
+    """Smooth a field where its Jacobian determinant is below `least`, until it is nowhere.
+
+    Small invertible steps hardly ever fold; where interpolation and smoothing together have, the
+    neighbourhood is blended with its Gaussian average, wider every time.
+
+    Parameters
+    ----------
+    u
+        In voxels.
+    least
+        What the determinant shall exceed.
+    rounds
+        Afterwards the whole field is smoothed until it holds.
+
+    Returns
+    -------
+    Tensor
+        The field itself where nothing folds.
+    """
+    for k in range(rounds):
+        bad = jacobian_determinant(u) < least
+        if not bad.any():
+            return u
+        reach = 1.0 + 0.5 * k
+        weight = smooth(bad[None].to(u.dtype), (reach,) * 3)
+        weight = (weight / weight[0][bad].min()).clamp(max=1)
+        u = u + weight * (smooth(u, (reach,) * 3) - u)
+    while bool((jacobian_determinant(u) < least).any()):
+        u = smooth(0.9 * u, (2.0,) * 3)
+    return u

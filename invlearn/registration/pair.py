@@ -1,0 +1,336 @@
+"""Register one volume to another: affine, then a diffeomorphism, with its inverse."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invlearn.io.itk import voxels_to_millimetres
+from invlearn.io.nifti import Volume, check_affine, read_volume
+from invlearn.io.tensors import as_tensor
+from invlearn.registration import affine as affine_stage
+from invlearn.registration import metrics
+from invlearn.registration.fields import inverse as invert
+from invlearn.registration.fields import jacobian_determinant, linear_field, warp
+from invlearn.registration.harmonise import harmonise
+from invlearn.registration.interpolation import inside
+from invlearn.registration.optimise import Deformation, Settings, optimise, unfold
+from invlearn.registration.similarity import CLIMBED, check_name
+
+#: Similarities that suppose one kind of contrast, which is evened out first.
+_ONE_CONTRAST = ("lncc", "mse")
+#: Of the fixed-point iteration for the inverse: its mean error is then about a thousandth of a voxel.
+_INVERSE_STEPS = 7
+_log = logging.getLogger(__name__)
+
+Registrable = str | os.PathLike[str] | Volume | tuple[Any, Any] | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """Two volumes brought together.
+
+    Attributes
+    ----------
+    fixed, moving
+        What was registered.
+    warped
+        The moving volume on the fixed grid.
+    affine
+        (4, 4), mm, RAS: the world map of the affine stage, from fixed to moving points.
+    deformation
+        ``(3, D, H, W)`` in fixed voxels: the deformable part, ``p + u(p)`` before the affine.
+    inverse_deformation
+        What undoes it, on the same grid.
+    history
+        For every grid, coarse to fine: its shape and the similarity at every step.
+    similarity
+        The name of the similarity, and its value before and after.
+    folding_percent
+        Share of voxels where the deformation folds.
+    sd_log_jacobian
+        Standard deviation of ln |J| over all voxels.
+    inverse_consistency_mm
+        Mean distance of a point from where the deformation and its inverse take it.
+    converged
+        Whether the finest grid had settled.
+    seconds, cpu_seconds
+        Of the optimisation (affine, deformation and inverse), on the wall and of all threads.
+    notes
+        What was assumed or mended, one line each.
+    """
+
+    fixed: Volume
+    moving: Volume
+    warped: Volume
+    affine: np.ndarray
+    deformation: Float[Tensor, "3 D H W"]
+    inverse_deformation: Float[Tensor, "3 D H W"]
+    history: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
+    similarity: tuple[str, float, float]
+    folding_percent: float
+    sd_log_jacobian: float
+    inverse_consistency_mm: float
+    converged: bool
+    seconds: float
+    cpu_seconds: float
+    notes: tuple[str, ...] = ()
+
+    def forward_field(self) -> Float[np.ndarray, "3 D H W"]:
+        """On the fixed grid, mm, RAS: from fixed points to moving points, the affine included."""
+        field = self.voxel_field().cpu().numpy()
+        return voxels_to_millimetres(field, self.fixed.affine, self.moving.affine)
+
+    def inverse_field(self) -> Float[np.ndarray, "3 d h w"]:
+        """On the moving grid, mm, RAS: from moving points to fixed points, the affine included."""
+        back = np.linalg.inv(self.fixed.affine) @ np.linalg.inv(self.affine) @ self.moving.affine
+        start = linear_field(back, self.moving.shape, self.inverse_deformation)
+        rest = warp(self.inverse_deformation, start)
+        return voxels_to_millimetres((start + rest).cpu().numpy(), self.moving.affine, self.fixed.affine)
+
+    def voxel_field(self) -> Float[Tensor, "3 D H W"]:
+        """On the fixed grid, in voxels of the moving one: what `fields.warp` takes, the affine included."""
+        there = np.linalg.inv(self.moving.affine) @ self.affine @ self.fixed.affine
+        return mapped(self.deformation, there)
+
+    def warp(self, moving: Volume, mode: str = "linear") -> Volume:
+        """Another channel or label map on the moving grid, brought onto the fixed grid; zero outside."""
+        if moving.shape != self.moving.shape or not np.allclose(moving.affine, self.moving.affine, atol=1e-3):
+            raise ValueError(
+                f"a volume of shape {moving.shape} lies on another grid than the moving volume, "
+                f"{self.moving.shape}, or at another place; resample it first"
+            )
+        data = torch.from_numpy(np.ascontiguousarray(moving.data))
+        result = warp(data, self.voxel_field().cpu(), mode, outside=0.0)
+        return self.fixed.like(result.numpy())
+
+    def jacobian(self) -> Float[np.ndarray, "D H W"]:
+        """The determinant of the deformable part on the fixed grid."""
+        return jacobian_determinant(self.deformation).cpu().numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; all but the volumes and fields."""
+        name, before, after = self.similarity
+        return {
+            "similarity": {"name": name, "before": before, "after": after},
+            "affine": self.affine.tolist(),
+            "folding_percent": self.folding_percent,
+            "sd_log_jacobian": self.sd_log_jacobian,
+            "inverse_consistency_mm": self.inverse_consistency_mm,
+            "converged": self.converged,
+            "history": [{"shape": list(shape), "similarity": list(values)} for shape, values in self.history],
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "notes": list(self.notes),
+        }
+
+
+def mapped(u: Float[Tensor, "3 D H W"], matrix: np.ndarray) -> Float[Tensor, "3 D H W"]:
+    """The displacement of ``p -> matrix (p + u(p))``: first the field, then the matrix."""
+    linear = torch.as_tensor(matrix[:3, :3], dtype=torch.float64).to(u)
+    return linear_field(matrix, u.shape[1:], u) + torch.einsum("ij,jdhw->idhw", linear, u)
+
+
+def as_volume(given: Registrable, name: str) -> Volume:
+    """A file, a volume, an array with its affine, or an array alone (1 mm voxels), as a volume."""
+    if isinstance(given, Volume):
+        volume = given
+    elif isinstance(given, str | os.PathLike):
+        volume = read_volume(given)
+    elif isinstance(given, tuple):
+        if len(given) != 2:
+            raise ValueError(f"the {name} volume is a pair (array, affine), got {len(given)} things")
+        volume = Volume(_array(given[0], name), np.asarray(given[1], dtype=np.float64))
+    else:
+        volume = Volume(_array(given, name), np.eye(4), note="no affine was given: voxels of 1 mm")
+    if volume.data.ndim != 3:
+        raise ValueError(
+            f"the {name} volume has {volume.data.ndim} dimensions, {volume.data.shape}, where 3 are needed; "
+            "pick one volume or stack the slices"
+        )
+    if volume.data.dtype.kind not in "iufb":
+        raise TypeError(f"the {name} volume is real numbers, got {volume.data.dtype}; take its magnitude")
+    return volume
+
+
+def _array(x: object, name: str) -> np.ndarray:
+    return as_tensor(x, f"the {name} volume").detach().cpu().numpy()
+
+
+def _prepared(volume: Volume, name: str, device: torch.device) -> tuple[Tensor, list[str]]:
+    """Finite float32 samples between 0 and about 1, and what had to be mended."""
+    notes = [f"{name}: {volume.note}"] if volume.note else []
+    x = torch.from_numpy(np.array(volume.data, np.float64, order="C"))
+    good = torch.isfinite(x)
+    if not bool(good.all()):
+        bad = int((~good).sum())
+        if bad == x.numel():
+            raise ValueError(f"the {name} volume has no finite voxel; look at how it was made")
+        notes.append(f"{name}: {bad} voxels are NaN or infinite, and count as the smallest value")
+        x = torch.where(good, x, x[good].min())
+    values = x.flatten()[:: max(1, x.numel() // 200_000)].sort().values
+    low, high = float(values[int(0.002 * (len(values) - 1))]), float(values[int(0.998 * (len(values) - 1))])
+    if not high > low:
+        low, high = float(x.min()), float(x.max())
+    if not high > low:
+        raise ValueError(f"the {name} volume is constant ({low:g}): there is nothing to match")
+    # a few voxels of extreme brightness would otherwise leave no contrast for the rest
+    x = ((x - low) / (high - low)).clamp(-0.5, 2)
+    return x.to(torch.float32).to(device), notes
+
+
+def register(
+    fixed: Registrable,
+    moving: Registrable,
+    *,
+    affine: str | np.ndarray = "affine",
+    similarity: str = "lncc",
+    iterations: int | Sequence[int] | None = None,
+    settings: Settings | None = None,
+    initial: Float[Tensor, "3 D H W"] | None = None,
+    symmetric: bool = False,
+    device: str | torch.device = "cpu",
+) -> Registration:
+    """Bring a moving volume onto a fixed one: rigid or affine, then diffeomorphic.
+
+    Parameters
+    ----------
+    fixed, moving
+        Files (`.nii`, `.nii.gz`), `Volume` objects, pairs (array, affine), or arrays or tensors
+        ``(D, H, W)`` alone, whose voxels then count as 1 mm. Any orientation, spacing and size.
+    affine
+        `none`, `rigid`, `affine`, or a (4, 4) world map in mm, RAS, from fixed to moving points.
+    similarity
+        Of the deformable stage: `lncc`, `mse` (equal contrast), `mi` or `mind` (other contrast).
+    iterations
+        Steps at most: one number for every grid, or one a grid from coarse to fine; 0 stops after the
+        affine stage. None takes the defaults.
+    settings
+        How the deformable stage moves; see `Settings`.
+    initial
+        A field ``(3, D, H, W)`` in voxels of the fixed grid to start from, such as `WiNet`'s prediction.
+    symmetric
+        Register in both directions and take the middle: the two volumes then play the same part, for
+        twice the work.
+    device
+        Where to compute.
+
+    Returns
+    -------
+    Registration
+        The warped volume, the fields of both directions, and how good they are.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        Files that are missing or damaged; not three-dimensional or not real; constant volumes; singular
+        affines; volumes that do not overlap; an unknown name.
+    """
+    check_name(similarity)
+    f, m = as_volume(fixed, "fixed"), as_volume(moving, "moving")
+    device = torch.device(device)
+    (x, notes), (y, more) = _prepared(f, "fixed", device), _prepared(m, "moving", device)
+    _compile()
+    clock = time.process_time(), time.perf_counter()
+    matrix = _world_map(affine, x, y, f, m)
+    if isinstance(affine, str) and affine != "none" and np.array_equal(matrix, np.eye(4)):
+        notes.append("nothing was found that is clearly better than where the headers put the two volumes")
+    there = np.linalg.inv(m.affine) @ matrix @ f.affine
+    start = linear_field(there, f.shape, x)
+    _require_overlap(start, m.shape)
+    begun = warp(y, start)
+    if similarity in _ONE_CONTRAST:
+        begun = harmonise(x, begun, f.spacing)
+    start_from = _checked_initial(initial, f.shape)
+    climb = functools.partial(
+        optimise, similarity=similarity, iterations=iterations, spacing=f.spacing, settings=settings
+    )
+    found = climb(x, begun, initial=start_from)
+    if symmetric:
+        back = None if start_from is None else invert(start_from.to(x), iterations=_INVERSE_STEPS)
+        other = invert(climb(begun, x, initial=back).field, iterations=_INVERSE_STEPS)
+        found = dataclasses.replace(found, field=unfold((found.field + other) / 2))
+    backward = invert(found.field, iterations=_INVERSE_STEPS)
+    spent = time.process_time() - clock[0], time.perf_counter() - clock[1]
+    alike = CLIMBED[similarity]
+    with torch.no_grad():
+        values = similarity, float(alike(x, begun)), float(alike(x, warp(begun, found.field)))
+    return _result((f, m), matrix, found, backward, values, spent, (*notes, *more))
+
+
+def _compile() -> None:
+    """Load the kernels, or compile them once a machine, before the clock starts."""
+    from invlearn.registration import loops, points
+
+    _log.debug("kernels of %s and %s are ready", loops.__name__, points.__name__)
+
+
+def _world_map(affine: str | np.ndarray, x: Tensor, y: Tensor, f: Volume, m: Volume) -> np.ndarray:
+    """The affine stage, or the map that was given."""
+    if isinstance(affine, str):
+        fixed, moving = affine_stage.Grid(x, f.affine), affine_stage.Grid(y, m.affine)
+        return affine_stage.align(fixed, moving, affine)
+    matrix = np.array(affine, dtype=np.float64)
+    check_affine(matrix, "the affine map that was given")
+    return matrix
+
+
+def _require_overlap(start: Tensor, shape: Sequence[int]) -> None:
+    if not bool(inside(start, torch.Size(shape)).any()):
+        raise ValueError(
+            "the two volumes do not overlap in space; look at their affines, or let the affine stage bring "
+            "them together (affine='rigid' or 'affine')"
+        )
+
+
+def _checked_initial(initial: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    if initial is not None and tuple(initial.shape) != (3, *shape):
+        raise ValueError(
+            f"the initial field is (3, {', '.join(map(str, shape))}) in voxels of the fixed grid, got "
+            f"{tuple(initial.shape)}"
+        )
+    return initial
+
+
+def _result(
+    volumes: tuple[Volume, Volume],
+    matrix: np.ndarray,
+    found: Deformation,
+    backward: Tensor,
+    similarity: tuple[str, float, float],
+    spent: tuple[float, float],
+    notes: Sequence[str],
+) -> Registration:
+    fixed, moving = volumes
+    folding = metrics.folding_percent(found.field)
+    if folding:
+        _log.warning("%.2g %% of the voxels fold", folding)
+    partial = Registration(
+        fixed=fixed,
+        moving=moving,
+        warped=fixed,
+        affine=matrix,
+        deformation=found.field,
+        inverse_deformation=backward,
+        history=found.history,
+        similarity=similarity,
+        folding_percent=folding,
+        sd_log_jacobian=metrics.sd_log_jacobian(found.field),
+        inverse_consistency_mm=metrics.inverse_consistency(found.field, backward, fixed.spacing),
+        converged=found.converged,
+        cpu_seconds=spent[0],
+        seconds=spent[1],
+        notes=tuple(notes),
+    )
+    return dataclasses.replace(partial, warped=partial.warp(moving))

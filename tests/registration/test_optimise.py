@@ -1,0 +1,223 @@
+"""The deformable stage: known deformations are found, nothing folds, kernels and torch agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from invlearn.registration import Settings, jacobian_determinant, optimise, warp
+from invlearn.registration.fields import difference, exponential
+from invlearn.registration.forces import Differentiated, LocalCorrelation, Squares
+from invlearn.registration.optimise import Stepper, unfold
+from invlearn.registration.similarity import CLIMBED, lncc
+from invlearn.registration.smoothing import halvings, shrink, smooth
+
+SHAPE = (40, 44, 36)
+
+
+def texture(seed: int = 0, shape: tuple[int, ...] = SHAPE, sigma: float = 2.0) -> torch.Tensor:
+    """A bounded object of random texture on a dark ground."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma)
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    inside = 1 / (1 + np.exp(((at**2).sum(0) ** 0.5 - 0.75) * 30))
+    return torch.from_numpy(((noise / noise.std() * 0.2 + 0.6) * inside).astype(np.float32))
+
+
+def deformation(size: float, seed: int = 1, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    v = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 5) for _ in range(3)])
+    return exponential(torch.from_numpy((v * size / np.abs(v).max()).astype(np.float32)))
+
+
+def object_of(image: torch.Tensor) -> torch.Tensor:
+    return image > 0.25
+
+
+@pytest.mark.parametrize(
+    ("similarity", "contrast", "least"),
+    [
+        ("lncc", lambda x: x, 2.2),
+        ("lncc", lambda x: 2 * x.clamp(min=0) ** 0.6 + 1, 1.2),
+        ("mse", lambda x: x, 2.5),
+        ("mi", lambda x: -(x**2), 1.2),
+        ("mind", lambda x: 1 - x, 1.5),
+    ],
+)
+def test_a_known_deformation_is_recovered(similarity: str, contrast, least: float) -> None:
+    moving, true = texture(), deformation(3.0)
+    fixed = warp(moving, true)
+    found = optimise(fixed, contrast(moving), similarity=similarity, iterations=(30, 30, 20))
+    where = object_of(fixed)
+    before = true.square().sum(0).sqrt()[where].mean()
+    after = (found.field - true).square().sum(0).sqrt()[where].mean()
+    assert after < before / least
+    assert jacobian_determinant(found.field).min() > 0
+
+
+def test_the_result_is_the_same_each_time_and_starts_at_rest_for_equal_volumes() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    first, second = (optimise(fixed, moving, iterations=8).field for _ in range(2))
+    assert torch.equal(first, second)
+    assert optimise(fixed, fixed, iterations=8).field.abs().max() < 0.02
+
+
+def test_kernels_and_torch_take_the_same_steps() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    fast = optimise(fixed, moving, iterations=6)
+    slow = optimise(fixed.double(), moving.double(), iterations=6)
+    assert (fast.field - slow.field).abs().max() < 5e-3
+    for (_, a), (_, b) in zip(fast.history, slow.history, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(9, 10, 11), (3, 12, 13), (1, 14, 12)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 2.0)])
+def test_forces_of_kernels_and_torch_agree(shape: tuple, spacing: tuple) -> None:
+    f, w = texture(0, shape, 1.0), texture(1, shape, 1.0)
+    radius = [2, 1, 2]
+    fast, slow = torch.empty(4, *shape), torch.empty(4, *shape, dtype=torch.float64)
+    a = LocalCorrelation(f, radius, spacing)(w, fast)
+    b = LocalCorrelation(f.double(), radius, spacing)(w.double(), slow)
+    assert a == pytest.approx(b, rel=1e-3)
+    assert (fast - slow).abs().max() < 3e-3 * slow.abs().max()
+
+
+def test_the_force_of_local_correlation_is_its_gradient() -> None:
+    f, w = texture(0).double(), texture(1).double()
+    out = torch.empty(4, *SHAPE, dtype=torch.float64)
+    value = LocalCorrelation(f, [3, 3, 3])(w, out)
+    assert value == pytest.approx(float(lncc(f, w, 3)))
+    x = w.clone().requires_grad_()
+    lncc(f, x, 3).backward()
+    v = torch.zeros(3, *SHAPE, dtype=torch.float64)
+    for axis in range(3):
+        v[axis] = x.grad * difference(w, axis) * f.numel()
+    torch.testing.assert_close(out[:3], v, atol=1e-9, rtol=1e-6)
+
+
+def test_forces_point_uphill() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(1.0))
+    for name, force in {
+        "lncc": LocalCorrelation(fixed, [4, 4, 4]),
+        "mse": Squares(fixed),
+        "mi": Differentiated("mi", fixed),
+        "mind": Differentiated("mind", fixed),
+    }.items():
+        stepper = Stepper(SHAPE, fixed, (1.0, 1.0, 1.0), Settings())
+        stepper(force, moving)
+        assert CLIMBED[name](fixed, warp(moving, 0.3 * stepper.step)) > CLIMBED[name](fixed, moving), name
+
+
+def test_no_step_is_longer_than_allowed() -> None:
+    fixed, moving = texture(), texture(1)
+    for dtype in (torch.float32, torch.float64):
+        stepper = Stepper(SHAPE, fixed.to(dtype), (1.0, 1.0, 2.0), Settings(damping=1e-3, largest_step=0.3))
+        stepper(Squares(fixed.to(dtype), (1.0, 1.0, 2.0)), moving.to(dtype))
+        relative = stepper.step / torch.tensor([0.3, 0.3, 0.15]).reshape(3, 1, 1, 1)
+        assert 0.5 < relative.square().sum(0).sqrt().max() <= 1.0001
+
+
+def test_every_setting_matters() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    usual = optimise(fixed, moving, iterations=6).field
+    for change in (
+        {"levels": 1}, {"radius": 1}, {"fluid": 2.0}, {"diffusion": 0.0}, {"damping": 3.0},
+        {"largest_step": 0.1}, {"tolerance": 0.9}, {"roughest": 0.02},
+    ):  # fmt: skip
+        steps = 30 if "tolerance" in change else 6
+        other = optimise(fixed, moving, iterations=steps, settings=Settings(**change))
+        assert not torch.equal(other.field, usual), change
+    for bad in (
+        {"levels": 0}, {"radius": 0}, {"fluid": -1.0}, {"diffusion": -1.0}, {"damping": 0.0},
+        {"largest_step": 1.0}, {"tolerance": -1.0}, {"roughest": 0.0},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="got"):
+            Settings(**bad)
+
+
+def test_iterations_count_from_coarse_to_fine() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    settings = Settings(tolerance=0.0)
+    steps = [len(v) for _, v in optimise(fixed, moving, iterations=(5, 3), settings=settings).history]
+    assert steps == [5, 3]
+    assert [len(v) for _, v in optimise(fixed, moving, iterations=4, settings=settings).history] == [4, 4]
+    none = optimise(fixed, moving, iterations=0)
+    assert none.history == ()
+    assert not none.field.any()
+    with pytest.raises(ValueError, match="from 0"):
+        optimise(fixed, moving, iterations=-1)
+    with pytest.raises(ValueError, match="from 0"):
+        optimise(fixed, moving, iterations=())
+
+
+def test_an_initial_field_is_a_head_start() -> None:
+    moving, true = texture(), deformation(5.0)
+    fixed = warp(moving, true)
+    started = optimise(fixed, moving, iterations=(0, 4), initial=true).field
+    cold = optimise(fixed, moving, iterations=(0, 4)).field
+    assert (started - true).abs().mean() < 0.2 * (cold - true).abs().mean()
+
+
+def test_folds_are_removed_and_the_rest_is_kept() -> None:
+    u = deformation(2.0)
+    assert torch.equal(unfold(u), u)
+    folded = u.clone()
+    folded[0, 20, 20, 20] += 6
+    folded[2, 10:12, 10:12, 10:12] -= 7
+    assert jacobian_determinant(folded).min() < 0
+    mended = unfold(folded)
+    assert jacobian_determinant(mended).min() >= 0.01
+    assert (mended - u).abs().max() < 3
+    far = torch.zeros(SHAPE, dtype=torch.bool)
+    far[-8:, -8:, -8:] = True
+    assert torch.equal(mended[:, far], u[:, far])
+    noise = 20 * torch.randn((3, 12, 12, 12), generator=torch.Generator().manual_seed(0))
+    assert jacobian_determinant(unfold(noise, rounds=2)).min() >= 0.01
+
+
+def test_smoothing_is_scipy_with_the_same_reach() -> None:
+    x = texture()
+    ours = smooth(x[None], (1.0, 0.0, 2.0))[0]
+    theirs = ndimage.gaussian_filter(x.numpy().astype(float), (1.0, 0, 2.0), mode="nearest", radius=(3, 0, 6))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(smooth(x[None].double(), (1.0, 0.0, 2.0))[0], theirs, atol=1e-6)
+    same = x[None].clone()
+    assert smooth(same, (1.0, 0.0, 2.0), same) is same
+    torch.testing.assert_close(same[0], ours)
+
+
+def test_pyramids_are_nearly_isotropic() -> None:
+    assert halvings((64, 64, 64), (1.0, 1.0, 1.0), 3) == [[4, 4, 4], [2, 2, 2], [1, 1, 1]]
+    assert halvings((64, 64, 32), (1.0, 1.0, 3.0), 3) == [[4, 4, 1], [2, 2, 1], [1, 1, 1]]
+    assert halvings((64, 64, 3), (1.0, 1.0, 1.0), 4)[0][2] == 1
+    assert halvings((10, 10, 10), (1.0, 1.0, 1.0), 4) == [[1, 1, 1]]
+    x = torch.arange(5.0).reshape(1, 5, 1, 1)
+    torch.testing.assert_close(shrink(x, (2, 1, 1)).flatten(), torch.tensor([0.5, 2.5, 4.0]))
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 30), (30, 3, 31), (1, 30, 30), (2, 2, 2)])
+def test_thin_volumes_work(shape: tuple) -> None:
+    moving = texture(0, shape)
+    found = optimise(warp(moving, 0.5 * deformation(2.0, shape=shape)), moving, iterations=5)
+    assert torch.isfinite(found.field).all()
+    assert jacobian_determinant(found.field).min() > 0
+
+
+def test_flat_background_is_left_alone() -> None:
+    """A small object in a large volume gives what it gives in a small one."""
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    pad = (20, 20, 20, 20, 20, 20)
+    large = [torch.nn.functional.pad(x, pad) for x in (fixed, moving)]
+    found = optimise(*large, iterations=10).field
+    assert not found[:, :5].any()
+    assert found[:, 30:50, 30:50, 30:50].abs().max() > 0.5
+    assert jacobian_determinant(found).min() > 0
+
+
+def test_bad_volumes_are_named() -> None:
+    with pytest.raises(ValueError, match="one grid"):
+        optimise(texture(), texture(shape=(9, 9, 9)))
+    with pytest.raises(ValueError, match="finite"):
+        optimise(texture(), texture() * float("nan"))
