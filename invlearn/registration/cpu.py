@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invlearn.wavelets.kernels.cpu import _run
+from invlearn.wavelets.kernels.cpu import in_threads
 
 
 @lru_cache(maxsize=1)
@@ -36,7 +36,7 @@ def _array(x: Tensor) -> np.ndarray:
 
 
 def _planes(work: Callable[[int, int], None], count: int, samples: int) -> None:
-    _run(work, count, samples)
+    in_threads(work, count, samples)
 
 
 def warp(image: Tensor, field: Tensor, *, add: bool = False, out: Tensor | None = None) -> Tensor:

@@ -123,7 +123,7 @@ def _together(function: Callable[[], None], threads: int) -> None:
         helper.result()
 
 
-def _run(work: Callable[[int, int], None], tasks: int, samples: int) -> None:
+def in_threads(work: Callable[[int, int], None], tasks: int, samples: int) -> None:
     """Calls ``work(first, last)`` over ``0 … tasks``, in as many threads as torch may use."""
     threads = min(torch.get_num_threads(), tasks)
     if threads == 1 or samples < _SERIAL_SAMPLES:
@@ -174,7 +174,7 @@ def analyse(x: Tensor, analysis: Analysis) -> list[Tensor]:
         )  # fmt: skip
 
     planes = counts[0] * (1 if ndim == 1 else batch)
-    _run(work, planes * -(-counts[1] // tile), x.numel())
+    in_threads(work, planes * -(-counts[1] // tile), x.numel())
     return bands
 
 
@@ -211,7 +211,7 @@ def synthesise(bands: Sequence[Tensor], analysis: Analysis) -> Tensor:
             )
 
         planes = pairs[0] * (1 if ndim == 1 else batch)
-        _run(work, planes * -(-pairs[1] // tile), out.numel())
+        in_threads(work, planes * -(-pairs[1] // tile), out.numel())
     for k in range(ndim):
         out = fold(out, analysis, k)
     return out
