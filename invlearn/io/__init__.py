@@ -16,14 +16,20 @@ from invlearn.io.landmarks import Landmarks, read_landmarks, write_landmarks, wr
 from invlearn.io.nifti import Volume, read_volume, write_volume
 from invlearn.io.runs import Run, output_file, output_folder
 from invlearn.io.scans import Scan
+from invlearn.io.stacks import Stack, create_stack, open_stack, write_stack
+from invlearn.io.swc import Tree, read_swc, write_swc
 
 __all__ = [
     "ArrayInfo",
     "Landmarks",
     "Run",
     "Scan",
+    "Stack",
+    "Tree",
     "Volume",
+    "create_stack",
     "inspect",
+    "open_stack",
     "output_file",
     "output_folder",
     "read_array",
@@ -33,9 +39,12 @@ __all__ = [
     "read_measurements",
     "read_scan",
     "read_signals",
+    "read_swc",
     "read_volume",
     "write_landmarks",
     "write_learn2reg",
     "write_scan",
+    "write_stack",
+    "write_swc",
     "write_volume",
 ]
