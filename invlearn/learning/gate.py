@@ -212,11 +212,11 @@ def _splitting_condition(operators: OperatorFamily, losses: tuple[Loss, ...]) ->
     keep = splits[0].keep
     if splits[0].group is not None:
         return None  # the condition is on the operators moved by the group, which the check has covered
-    if all(isinstance(A, Mask) for A in operators) and not splits[0].shared_axes:
+    if all(isinstance(A, Mask) for A in operators) and not (splits[0].shared_axes or splits[0].centre):
         masks = torch.stack([A.mask for A in operators if isinstance(A, Mask)])
         report = check_splitting(*bernoulli_splits(masks, keep, _SPLITS))
     elif operators.domain.size <= DENSE_LIMIT // 4:
-        report = check_splitting([_halves(A, keep, seed) for seed in range(_SPLITS) for A in operators])
+        report = check_splitting([_halves(A, splits[0], seed) for seed in range(_SPLITS) for A in operators])
     else:
         return None
     if report.holds:
@@ -231,6 +231,6 @@ def _splitting_condition(operators: OperatorFamily, losses: tuple[Loss, ...]) ->
     )
 
 
-def _halves(A: LinearOperator, keep: float, seed: int) -> tuple[LinearOperator, LinearOperator]:
-    kept = torch.rand(A.codomain.shape, generator=Generator().manual_seed(seed)) < keep
+def _halves(A: LinearOperator, loss: Splitting, seed: int) -> tuple[LinearOperator, LinearOperator]:
+    kept = loss.draw(A.codomain, Generator().manual_seed(seed))
     return tuple(Mask(part.to(A.device), A.codomain.complex) @ A for part in (kept, ~kept))  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from invlearn.learning.losses import require_group
 from invlearn.learning.objective import Batch, Loss, Model, mean_square
@@ -23,8 +23,9 @@ class Splitting(Loss):
     y_b‖²/((1-keep) m).
 
     A_a = M_a A with a mask M_a on the measurements, one a step, the same for all samples of a batch; A_b = (1
-    - M_a) A. Its expectation is the supervised loss with the error weighted by E[A_bᴴA_b | A_a]: see
-    `invlearn.identifiability.check_splitting` for when that has the supervised minimiser.
+    - M_a) A; m counts the entries outside `centre`. Its expectation is the supervised loss with the error
+    weighted by E[A_bᴴA_b | A_a]: see `invlearn.identifiability.check_splitting` for when that has the
+    supervised minimiser.
 
     Attributes
     ----------
@@ -32,11 +33,16 @@ class Splitting(Loss):
         Probability that an entry goes to a, strictly between 0 and 1.
     shared_axes
         Axes of one measurement along which entries are kept or hidden together: 0 for `(coils, samples)`.
+    centre
+        Sizes of a box in the middle (around index N//2) of the last axes of a measurement that always goes to
+        a: the centre of k-space, without which no model can do much. It is never tested; let the model keep
+        to the measurements there, as `invlearn.unrolled.HQS(data_last=True)` does.
 
     Raises
     ------
     ValueError
-        `keep` outside (0, 1); axes the measurements do not have, or all of them.
+        `keep` outside (0, 1); axes the measurements do not have, or all of them; a centre that is empty,
+        larger than a measurement or all of it.
 
     References
     ----------
@@ -48,6 +54,7 @@ class Splitting(Loss):
 
     keep: float = 0.6
     shared_axes: tuple[int, ...] = ()
+    centre: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_keep(self.keep, type(self).__name__)
@@ -57,26 +64,44 @@ class Splitting(Loss):
 
     def _test(self, batch: Batch, group: Group | None, g: int) -> Tensor:
         """The loss for the operator A T_g and the reconstruction T_g f(y_a, M_a A T_g)."""
-        kept = self._mask(batch)
+        kept = self.draw(batch.A.codomain, batch.generator).to(batch.y.device)
         A = batch.A if group is None else batch.A @ group.action(g, batch.A.domain.complex).to(batch.y.device)
         A_a = Mask(kept, A.codomain.complex) @ A
         x = batch.reconstruct(batch.y * kept, A_a)
-        return mean_square((A(x) - batch.y) * ~kept) / (1 - self.keep)
+        tested = (1 - self.keep) * float((~self._middle(A.codomain)).float().mean())
+        return mean_square((A(x) - batch.y) * ~kept) / tested
 
-    def _mask(self, batch: Batch) -> Tensor:
-        """Which entries of a measurement the model sees; at least one is seen, and at least one is not."""
-        space = batch.A.codomain
+    def draw(self, space: Space, generator: Generator) -> Tensor:
+        """Which entries of a measurement go to a, `(*space.shape)`: some do, and some do not."""
+        middle = self._middle(space)
+        chance = torch.rand(middle.shape, generator=generator, device=generator.device)
+        chance = chance.masked_fill(middle.to(chance.device), 0)
+        kept = ((chance < self.keep) | (chance == chance.min())) & (chance != chance.max())
+        return kept.expand(space.shape)
+
+    def _middle(self, space: Space) -> Tensor:
+        """Which entries always go to a; of length 1 along the shared axes."""
         axes = {axis % space.ndim for axis in self.shared_axes}
         shape = [1 if axis in axes else size for axis, size in enumerate(space.shape)]
-        chance = torch.rand(shape, generator=batch.generator, device=batch.generator.device)
-        kept = (chance < self.keep) | (chance == chance.min())
-        kept &= chance != chance.max()
-        return kept.expand(space.shape).to(batch.y.device)
+        middle = torch.zeros(shape, dtype=torch.bool)
+        if self.centre:
+            box = [slice(None)] * (space.ndim - len(self.centre))
+            for axis, size in enumerate(self.centre, start=len(box)):
+                first = 0 if axis in axes else shape[axis] // 2 - size // 2
+                box.append(slice(first, first + size))
+            middle[tuple(box)] = True
+        return middle
 
     def check(self, operators: OperatorFamily) -> None:
         super().check(operators)
         for A in operators:
             _check_axes(self.shared_axes, A.codomain, type(self).__name__)
+            _check_centre(self.centre, A.codomain, type(self).__name__)
+            if self._middle(A.codomain).all():
+                raise ValueError(
+                    f"{type(self).__name__}: the centre {self.centre} is all of a measurement "
+                    f"{A.codomain.shape}; nothing is left to test on"
+                )
 
 
 @dataclass(frozen=True)
@@ -90,7 +115,7 @@ class EquivariantSplitting(Splitting):
     ----------
     group
         Under which the signal set is invariant; acts on the operators' domain.
-    keep, shared_axes
+    keep, shared_axes, centre
         As for `Splitting`.
 
     References
@@ -152,3 +177,9 @@ def _check_axes(axes: tuple[int, ...], space: Space, who: str) -> None:
         raise ValueError(f"{who}: shared_axes {axes} do not name axes of measurements {space.shape}")
     if len({axis % space.ndim for axis in axes}) == space.ndim:
         raise ValueError(f"{who}: shared_axes {axes} are all axes of {space.shape}; nothing is left to split")
+
+
+def _check_centre(centre: tuple[int, ...], space: Space, who: str) -> None:
+    last = space.shape[space.ndim - len(centre) :]
+    if len(centre) > space.ndim or any(not 1 <= size <= n for size, n in zip(centre, last, strict=True)):
+        raise ValueError(f"{who}: no box {centre} fits into the last axes of measurements {space.shape}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Iteration(ABC):
         """
 
     def image(self, state: State) -> Tensor:
-        """The answer: the output of the last proximal operator."""
+        """The answer: by default the output of the last proximal operator."""
         return state[0]
 
 
@@ -96,15 +96,33 @@ class HQS(Iteration):
     Converges to a minimiser of f(x) + ‖x - z‖²/(2τ) + R(z) over both; that problem tends to
     min f + R as τ tends to 0.
 
+    Parameters
+    ----------
+    data_last
+        Whether the answer is x instead of z, by one more data step after the last proximal operator: then a
+        learned prior cannot change what the measurements say.
+    tolerance
+        Of the conjugate gradients in the data steps, as in `invlearn.physics.cg`; networks learn with loose
+        ones too, and sooner.
+
     References
     ----------
-    Geman and Yang, IEEE Trans. Image Process. 4 (1995) 932, doi:10.1109/83.392335.
+    Geman and Yang, IEEE Trans. Image Process. 4 (1995) 932, doi:10.1109/83.392335; with the data step last:
+    Aggarwal, Mani and Jacob, IEEE Trans. Med. Imaging 38 (2019) 394, doi:10.1109/TMI.2018.2865356.
     """
+
+    data_last: bool = False
+    tolerance: float | None = None
 
     def advance(self, state: State, data: DataTerm, prox: Prox, step: Step, k: int) -> State:
         (z,) = state
         t = step / data.scale
-        return (prox(data.prox(z, t), t),)
+        if self.tolerance is not None:
+            data = replace(data, tolerance=self.tolerance)
+        if not self.data_last:
+            return (prox(data.prox(z, t), t),)
+        x = data.prox(z, t) if k == 0 else z
+        return (data.prox(prox(x, t), t),)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -182,6 +182,7 @@ def architecture(model: Unrolled) -> dict[str, Any]:
         raise _nameless(f"the prior {type(first).__name__}")
     return {
         "iteration": names[type(model.iteration)],
+        "iteration_settings": asdict(model.iteration),  # type: ignore[call-overload]
         "prior": prior,
         "depth": model.depth,
         "tied": model.tied,
@@ -201,7 +202,8 @@ def _nameless(what: str) -> ValueError:
 def build(settings: Mapping[str, Any]) -> Unrolled:
     """The inverse of `architecture`, with new weights."""
     rest = dict(settings)
-    iteration, prior = iteration_by_name(rest.pop("iteration")), dict(rest.pop("prior"))
+    iteration = replace(iteration_by_name(rest.pop("iteration")), **rest.pop("iteration_settings"))  # type: ignore[type-var]
+    prior = dict(rest.pop("prior"))
     if "regulariser" not in prior:
         return Unrolled(iteration, Learned.from_dict(prior), **rest)
     kind = prior.pop("regulariser")

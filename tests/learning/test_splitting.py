@@ -81,6 +81,43 @@ def test_axes_are_kept_together(batch_of: Any) -> None:
     assert loss(batch_of(model, A, y)).item() > 0
 
 
+def test_the_centre_is_always_seen_and_the_rest_tested_as_before(batch_of: Any) -> None:
+    # with nine entries kept for sure, E loss = the mean error of the other eleven
+    A = Mask(torch.ones(4, 5))
+    x, guess = random(2, 4, 5, seed=2), random(2, 4, 5, seed=3)
+    centre = torch.zeros(4, 5, dtype=torch.bool)
+    centre[1:4, 1:4] = True
+    loss = Splitting(keep=0.4, centre=(3, 3))
+    seen = []
+
+    def model(y: Tensor, A_a: LinearOperator) -> Tensor:
+        seen.append((y != 0).all(0))
+        return guess
+
+    found = [float(loss(batch_of(model, A, x, seed=i))) for i in range(600)]
+    masks = torch.stack(seen)
+    assert masks[:, centre].all()
+    assert 0.35 < masks[:, ~centre].double().mean() < 0.45
+    assert sum(found) / 600 == pytest.approx((guess - x)[:, ~centre].square().mean().item(), rel=0.05)
+
+
+def test_a_centre_of_lines_shared_by_coils_and_readout(batch_of: Any) -> None:
+    A = CartesianMRI(torch.ones(8, 6), random(2, 8, 6, dtype=torch.complex128))
+    y = A(random(1, 8, 6, seed=2, dtype=torch.complex128))
+    loss = Splitting(keep=0.2, shared_axes=(0, 2), centre=(4, 6))
+    loss.check(OperatorFamily([A]))
+    for seed in range(5):
+
+        def model(y: Tensor, A_a: LinearOperator) -> Tensor:
+            lines = (y != 0).all(-1)[0, 0]
+            assert torch.equal(lines, (y != 0).any(-1).any(1)[0])
+            assert lines[2:6].all()
+            assert not lines.all()
+            return A.adjoint(y)
+
+        loss(batch_of(model, A, y, seed=seed))
+
+
 def test_it_vanishes_where_the_part_determines_the_signal(batch_of: Any) -> None:
     A = Dense(random(60, 9), SHAPE)
     y = A(random(4, *SHAPE, seed=2))
@@ -145,6 +182,12 @@ def test_axes_that_do_not_fit_are_refused() -> None:
         Splitting(shared_axes=(3,)).check(family)
     with pytest.raises(ValueError, match="nothing is left to split"):
         Splitting(shared_axes=(0, 1, -1)).check(family)
+    for centre in ((5, 6), (0, 2), (2, 2, 4, 5)):
+        with pytest.raises(ValueError, match=r"no box .* fits into the last axes"):
+            Splitting(centre=centre).check(family)
+    for keyword in ({"centre": (2, 4, 5)}, {"centre": (4, 5), "shared_axes": (0,)}):
+        with pytest.raises(ValueError, match="nothing is left to test on"):
+            Splitting(**keyword).check(family)
     with pytest.raises(ValueError, match="EquivariantSplitting needs a group"):
         EquivariantSplitting()
     with pytest.raises(ValueError, match="acts on images of shape"):

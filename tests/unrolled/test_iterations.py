@@ -46,6 +46,13 @@ def textbook_hqs(steps: list[float]) -> np.ndarray:
     return z
 
 
+def textbook_hqs_data_last(steps: list[float]) -> np.ndarray:
+    x = data_prox(np.zeros(8), steps[0] / L)
+    for s in steps:
+        x = data_prox(soft(x, s / L), s / L)
+    return x
+
+
 def textbook_admm(steps: list[float]) -> np.ndarray:
     z = u = np.zeros(8)
     for s in steps:
@@ -68,6 +75,7 @@ TEXTBOOK = {
     "pgd": (PGD(), textbook_pgd),
     "fista": (FISTA(), textbook_fista),
     "hqs": (HQS(), textbook_hqs),
+    "hqs, data last": (HQS(data_last=True), textbook_hqs_data_last),
     "admm": (ADMM(), textbook_admm),
     "pdhg": (PDHG(), textbook_pdhg),
 }
@@ -97,8 +105,20 @@ def test_starts_at_the_image_given(name: str) -> None:
     assert torch.equal(iteration.image(iteration.start(data, x)), x)
 
 
+def test_the_tolerance_of_the_data_steps() -> None:
+    data = DataTerm(Dense(torch.from_numpy(A)), torch.from_numpy(Y), norm=L**0.5, tolerance=1e-13)
+    exact = data_prox(np.zeros(8), 5 / L)
+    for tolerance in (0.3, None):
+        iteration = HQS(tolerance=tolerance)
+        (x,) = iteration.advance(iteration.start(data, data.zero()), data, lambda x, step: x, 5.0, 0)
+        system = np.eye(8) + 5 / L * A.T @ A
+        residual = np.linalg.norm(system @ (x.numpy() - exact)) / np.linalg.norm(system @ exact)
+        assert residual < (tolerance or 1e-12)
+        assert tolerance is None or residual > 1e-9
+
+
 def test_names() -> None:
-    assert set(ITERATIONS) == set(TEXTBOOK)
+    assert set(ITERATIONS) == set(TEXTBOOK) - {"hqs, data last"}
     assert iteration_by_name("pdhg") == PDHG()
     with pytest.raises(ValueError, match="no iteration 'newton'; there are pgd, fista"):
         iteration_by_name("newton")

@@ -15,6 +15,7 @@ from invlearn.physics import Dense, Mask, OperatorFamily
 from invlearn.physics.mri import CartesianMRI
 from invlearn.unrolled import (
     ADMM,
+    HQS,
     L1,
     PGD,
     Iteration,
@@ -70,6 +71,17 @@ def test_all_of_it_comes_back(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="exists already"):
         reconstruction.save(path)
     reconstruction.save(path, overwrite=True)
+
+
+def test_settings_of_the_iteration_come_back(tmp_path: Path) -> None:
+    model = Unrolled(HQS(data_last=True, tolerance=1e-2), L1(0.1), 2, step=5.0)
+    kept = LearnedReconstruction(model, physics_card(mri()))
+    kept.save(tmp_path / "hqs.safetensors")
+    again = LearnedReconstruction.load(tmp_path / "hqs.safetensors").model
+    assert again.iteration == HQS(data_last=True, tolerance=1e-2)
+    y = noise(1, 2, 8, 8, complex=True)
+    assert torch.equal(again(y, mri()), model(y, mri()))
+    assert not torch.equal(again(y, mri()), UnrolledHQS(L1(0.1), 2, step=5.0)(y, mri()))
 
 
 @pytest.mark.parametrize(

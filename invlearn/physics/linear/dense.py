@@ -13,7 +13,7 @@ from invlearn.physics.space import Space, as_numbers, complex_dtype
 
 
 class Dense(LinearOperator):
-    """Matrix-vector product with the flattened input.
+    """Matrix-vector product with the flattened input, at the input's precision (under autocast too).
 
     Parameters
     ----------
@@ -82,9 +82,10 @@ class Dense(LinearOperator):
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:
     """`(m, n)` times `(..., n)`, or `(B, m, n)` times `(..., B, n)`."""
-    if matrix.ndim == 2:
-        return x @ matrix.mT  # the whole batch at once; as batched vectors it is many times slower
-    return (matrix @ x.unsqueeze(-1)).squeeze(-1)
+    with torch.autocast(x.device.type, enabled=False):  # measurements keep their precision
+        if matrix.ndim == 2:
+            return x @ matrix.mT  # the whole batch at once; as batched vectors it is many times slower
+        return (matrix @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def looks_structured(matrix: Tensor) -> bool:

@@ -58,11 +58,13 @@ class FromFunction(LinearOperator):
             raise ValueError("FromFunction: the function takes 0 to something else, so it is not linear")
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.fn(x)
+        with torch.autocast(x.device.type, enabled=False):  # measurements keep their precision
+            return self.fn(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         at = self.domain.zeros(*self.codomain.batch_shape(y), dtype=y.dtype, device=y.device)
-        return torch.func.vjp(self.fn, at)[1](y)[0]
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.func.vjp(self.fn, at)[1](y)[0]
 
 
 def _value_at_zero(fn: Callable[[Tensor], Tensor], domain: Space) -> Any:

@@ -69,3 +69,21 @@ def test_structure_is_noticed():
     fourier = torch.fft.fft(torch.eye(8, dtype=torch.complex128))
     for special in (torch.eye(5), signs, fourier, torch.zeros(3, 3)):
         assert Dense(special).structured
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (4, 5, 16)])
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_mixed_precision_leaves_the_physics_in_full_precision(shape, half):
+    generator = torch.Generator().manual_seed(0)
+    a = Dense(torch.randn(shape, generator=generator))
+    x = torch.randn(3, *a.domain.shape, generator=generator, requires_grad=True)
+    y, normal = a(x), a.normal(x)
+    (slope,) = torch.autograd.grad(y.square().sum(), x)
+    with torch.autocast("cpu", dtype=half):
+        mixed = a(x)
+        assert mixed.dtype == torch.float32
+        assert torch.equal(mixed, y)
+        assert torch.equal(a.adjoint(mixed), normal)
+        assert torch.equal(a.normal(x), normal)
+    (mixed_slope,) = torch.autograd.grad(mixed.square().sum(), x)
+    assert torch.equal(mixed_slope, slope)

@@ -55,6 +55,18 @@ def test_a_function_with_numbers_of_its_own_precision():
         assert a(torch.ones(3, dtype=dtype)).tolist() == [3, 3]
 
 
+def test_mixed_precision_leaves_a_function_in_full_precision():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(7, 5, generator=generator)
+    a = FromFunction(lambda x: x @ matrix, Space((7,)), Space((5,)))
+    x, y = torch.randn(2, 7, generator=generator), torch.randn(2, 5, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (x @ matrix).dtype == torch.bfloat16  # what autocast would do to it
+        forward, adjoint = a(x), a.adjoint(y)
+    assert_close(forward, x @ matrix, rtol=1e-6, atol=1e-6)
+    assert_close(adjoint, y @ matrix.T, rtol=1e-6, atol=1e-6)
+
+
 def test_a_nonlinear_function_is_found_out():
     a = FromFunction(lambda x: x.abs(), Space((5,)), Space((5,)))
     assert not check_linear(a)
