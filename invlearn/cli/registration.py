@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 AFFINE = ("none", "rigid", "affine")
 SIMILARITIES = ("lncc", "mse", "mi", "mind")
+PARAMETERISATIONS = ("composed", "wavelets")
 OUTPUTS = (
     "warped.nii.gz",
     "forward_field.nii.gz",
@@ -62,6 +63,7 @@ class How:
 
     affine: str
     similarity: str
+    parameterisation: str
     iterations: int | None
     weights: Path | None
 
@@ -96,6 +98,7 @@ def register_pair(settings: Settings, pair: Pair, how: How, network: Any, output
     """Register one pair into a folder; the numbers of its `metrics.json`."""
     from invlearn import io
     from invlearn.io.runs import write_json
+    from invlearn.registration.coefficients import Coefficients
     from invlearn.registration.results import measure, write_results
     from invlearn.registration.start import register_from
 
@@ -113,6 +116,7 @@ def register_pair(settings: Settings, pair: Pair, how: How, network: Any, output
                 affine=how.affine,
                 similarity=how.similarity,
                 iterations=how.iterations,
+                settings=Coefficients() if how.parameterisation == "wavelets" else None,
                 device=settings.torch_device(),
             )
         for note in result.notes:
@@ -157,6 +161,13 @@ def in_words(found: dict[str, Any]) -> str:
     "--affine", type=click.Choice(AFFINE), default="affine", show_default=True, help="The first stage."
 )
 @click.option("--similarity", type=click.Choice(SIMILARITIES), default="lncc", show_default=True)
+@click.option(
+    "--parameterisation",
+    type=click.Choice(PARAMETERISATIONS),
+    default="composed",
+    show_default=True,
+    help="Of the deformation: small maps composed, or a velocity in wavelet coefficients.",
+)
 @click.option(
     "--iterations", type=click.IntRange(min=0), metavar="N", help="Steps a grid at most; 0: affine alone."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invlearn.cli.app import INTERRUPTED
 from invlearn.cli.options import FILE, Settings, Sizes, interrupts_held, new_command
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS, CHECKPOINTS = "winet.safetensors", "checkpoints"
 OUTPUTS = (WEIGHTS, "winet.json", "log.csv")
 PRECISIONS = ("full", "bf16-mixed", "16-mixed")
+_CHECKPOINT_STEPS = 100  # an interruption costs no more; and one is written after every epoch
 _KEPT_BACK = 10  # of so many volumes, one is held back unless told otherwise
 
 
@@ -101,7 +103,7 @@ def samples(volumes: Collection, synthetic: bool, atlas: bool, held: int, repeat
 @click.option("--hold-out", type=click.IntRange(min=0), metavar="N", help="Last volumes; default a tenth.")
 @click.option("--weights", type=FILE, metavar="F", help="Start from these.")
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR.")
-def train(settings: Settings, volumes: Path, output: Path, **options: Any) -> None:
+def train(settings: Settings, volumes: Path, output: Path, **options: Any) -> int:
     """Train WiNet on VOLUMES: a folder of .nii.gz files (labels of the same names in its folder labels),
     or a CSV file with the columns image and labels.
 
@@ -128,17 +130,37 @@ def train(settings: Settings, volumes: Path, output: Path, **options: Any) -> No
     checkpoints(output / CHECKPOINTS, settings.overwrite, options["resume"])
     run = settings.new_run()
     again = settings.overwrite or options["resume"]
-    with output_folder(output, run, overwrite=again, expected=OUTPUTS) as work:
-        for path in (*(s.image for s in found), *(s.labels for s in found if s.labels), options["weights"]):
-            if path is not None:
-                run.add_input(path)
-        with settings.progress("training"), run.timed("training"):
-            network, result, card = compute(settings, collection, held, output, options)
-        for name in collection.resampled:
-            settings.note(f"{name} was resampled to {grid.spacing:g} mm, {' × '.join(map(str, grid.shape))}")
-        run.metrics.update(result.to_dict())
-        write(work, output, network, card)
+    try:
+        with output_folder(output, run, overwrite=again, expected=OUTPUTS) as work:
+            for path in (
+                *(s.image for s in found),
+                *(s.labels for s in found if s.labels),
+                options["weights"],
+            ):
+                if path is not None:
+                    run.add_input(path)
+            with settings.progress("training"), run.timed("training"):
+                network, result, card = compute(settings, collection, held, output, options)
+            for name in collection.resampled:
+                settings.note(
+                    f"{name} was resampled to {grid.spacing:g} mm, {' × '.join(map(str, grid.shape))}"
+                )
+            run.metrics.update(result.to_dict())
+            write(work, output, network, card)
+    except KeyboardInterrupt:
+        click.echo(f"invlearn: interrupted; {how_to_go_on(output / CHECKPOINTS)}", err=True)
+        return INTERRUPTED
     settings.note(f"{output / WEIGHTS}: the weights of epoch {result.best_epoch}")
+    return 0
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to do after an interruption, by whether there is a checkpoint."""
+    from invlearn.training.checkpoint import find_checkpoint
+
+    if find_checkpoint(folder) is None:
+        return "there is no checkpoint yet: start again"
+    return "the same command with --resume goes on from the last checkpoint"
 
 
 def _three(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -210,6 +232,7 @@ def training_settings(settings: Settings, output: Path, options: Mapping[str, An
         precision=options["precision"],
         seed=settings.seed,
         folder=output / CHECKPOINTS,
+        checkpoint_steps=_CHECKPOINT_STEPS,
         resume=options["resume"],
         accelerator=device.type,
         devices=1 if device.index is None else f"{device.index},",  # a list with one entry

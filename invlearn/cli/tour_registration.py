@@ -118,7 +118,7 @@ def exhibits(folder: Path, settings: Settings, run: Run) -> Iterator[Section]:
     write_volume(folder / INPUTS / FIXED, fixed)
     write_volume(folder / INPUTS / MOVING, moving)
     with settings.progress("Where did every point of this brain go?"), run.timed("registration"):
-        prepare(How("affine", "lncc", None, None))
+        prepare(How("affine", "lncc", "composed", None, None))
         result = register(fixed, moving, device=settings.torch_device())
     found = measure(result)
     out = folder / OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invlearn.registration.coefficients import Coefficients
 from invlearn.registration.fields import (
     compose,
     exponential,
@@ -20,6 +21,7 @@ from invlearn.registration.transform import Transform
 from invlearn.registration.winet import WiNet, load_winet
 
 __all__ = [
+    "Coefficients",
     "Deformation",
     "Registration",
     "Settings",

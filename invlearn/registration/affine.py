@@ -3,8 +3,9 @@
 A map takes fixed points to moving points in world coordinates: ``x -> A (x - c) + c + t`` with c the middle
 of the fixed volume. It is found from where the headers put the volumes and from where their mass lies,
 over a grid of rotations up to 30 degrees, and refined. Mutual information alone can gain by pushing shaded
-or cropped volumes apart, so what it found must also be clearly better by local correlation than where the
-headers put the volumes, the more so the more overlap it gives up; otherwise the headers are believed.
+or cropped volumes apart, or by blowing one up until it is flat. So growth has a price and a limit, and what
+was found must also agree by local correlation, nearly as well as where the headers put the volumes, the more
+so the more overlap it gives up. An affine map that does not gives way to a rigid one, that to the headers.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ _KEPT = 4  # starts that are refined
 _RADIUS = 50.0  # mm: a rotation of p / radius moves points of a head by about p
 _LEAST_OVERLAP = 0.2  # share of the fixed points that must fall into the moving volume
 _WINDOW = 4  # voxels of the fine grid: radius of the windows that judge what was found
+_FLAT = 0.01  # of the variance: a window with less says nothing
 _PER_LOSS = 0.5  # how much better it must be than the headers, per share of overlap that it gives up
 _ALIKE = 0.98  # interpolation costs that much
+_MOST_GROWTH = 1.6  # along any direction
+_STIFFNESS = 0.05  # nats, of a map that doubles one direction: how dear it is to leave the rigid ones
 _CHANCE = 0.12  # twelve free parameters bring volumes with nothing in common nearly that far
 
 
@@ -149,15 +153,16 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _climb(match: _Match, centre: Tensor, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
-    """Minus the mutual information where it is largest near `start`, and the parameters there."""
+    """Minus the mutual information, less what growth costs, where it is best near `start`; the parameters."""
 
     def value_and_slope(p: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             x = torch.from_numpy(p).requires_grad_()
             world = matrix_of(x, centre)
             value, by_world = match(world.detach().numpy())
-            (slope,) = torch.autograd.grad((world[:3] * torch.from_numpy(by_world)).sum(), x)
-        return -value, -slope.numpy()
+            dear = _STIFFNESS * (x[6:] / _RADIUS).square().sum()
+            (slope,) = torch.autograd.grad((world[:3] * torch.from_numpy(by_world)).sum() - dear, x)
+        return float(dear.detach()) - value, -slope.numpy()
 
     found = scipy.optimize.minimize(
         value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": 1e-7}
@@ -176,7 +181,10 @@ def agreement(fixed: Grid, moving: Grid, world: np.ndarray) -> float:
     m = m - m.mean()
     sums = box(torch.stack([reached * x for x in (torch.ones_like(f), f, m, f * f, m * m, f * m)]), _WINDOW)
     mf, mm, ff, mm2, fm = sums[1:] / sums[0].clamp(min=1)
-    vf, vm = (ff - mf * mf).clamp(min=0) + floor_of(f), (mm2 - mm * mm).clamp(min=0) + floor_of(m)
+    vf, vm = (
+        (ff - mf * mf).clamp(min=0) + floor_of(f, _FLAT),
+        (mm2 - mm * mm).clamp(min=0) + floor_of(m, _FLAT),
+    )
     return float((reached * (fm - mf * mm) ** 2 / (vf * vm)).mean())
 
 
@@ -246,13 +254,25 @@ def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
     best = min(
         (_climb(coarse, centre, np.array(s), 30) for _, s in sorted(tried)[:_KEPT]), key=lambda r: r[0]
     )[1]
-    if model == "affine":
-        best = _climb(coarse, centre, np.r_[best, np.zeros(9)], 40)[1]
     fine = fixed.coarsened(_FINE_MM), moving.coarsened(_FINE_MM)
-    best = _climb(_Match(*fine), centre, best, 60)[1]
-    found, header = matrix_of(torch.from_numpy(best), centre).numpy(), np.eye(4)
-    lost = rough.overlap(header) - rough.overlap(found)
-    if rough.overlap(header) < _LEAST_OVERLAP:
-        return found
-    wanted = (_ALIKE + _PER_LOSS * max(lost, 0.0)) * agreement(*fine, header)
-    return found if agreement(*fine, found) > max(wanted, _CHANCE) else header
+    exact, header = _Match(*fine), np.eye(4)
+    starts = [best]  # an affine map first; a rigid one where that is none to believe
+    if model == "affine":
+        starts.insert(0, _climb(coarse, centre, np.r_[best, np.zeros(9)], 40)[1])
+    here, by_header = rough.overlap(header), agreement(*fine, header)
+    for start in starts:
+        found = matrix_of(torch.from_numpy(_climb(exact, centre, start, 60)[1]), centre).numpy()
+        if not _plausible(found):
+            continue
+        if here < _LEAST_OVERLAP:
+            return found
+        wanted = (_ALIKE + _PER_LOSS * max(here - rough.overlap(found), 0.0)) * by_header
+        if agreement(*fine, found) > max(wanted, _CHANCE):
+            return found
+    return header
+
+
+def _plausible(world: np.ndarray) -> bool:
+    """Whether no direction grows or shrinks more than things of one kind differ in size."""
+    growth = np.linalg.svd(world[:3, :3], compute_uv=False)
+    return bool(growth[0] <= _MOST_GROWTH and growth[-1] >= 1 / _MOST_GROWTH)

@@ -9,20 +9,52 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invlearn.registration.fields import exponential, resize, warp
+from invlearn.registration.fields import compose, exponential, resize, warp
 from invlearn.registration.optimise import Deformation, unfold
 from invlearn.registration.regularise import gradient_energy
 from invlearn.registration.similarity import CLIMBED, check_name
 from invlearn.registration.smoothing import shrink
-from invlearn.wavelets import wavedec, waverec
+from invlearn.wavelets import filter_bank, wavedec, waverec
 
-_STEPS = 40  # a scale
+_STEPS = 40  # a stage
 _SQUARINGS = 6
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The other parameterisation of the deformable stage: a stationary velocity in wavelet coefficients.
+
+    Attributes
+    ----------
+    wavelet
+        Any discrete wavelet of PyWavelets.
+    scales
+        Levels of the transform of the velocity; there is a stage more, the low-pass band alone first.
+    smoothness
+        Weight of the velocity's gradient energy against the similarity.
+    rate
+        Step length of Adam, in voxels of the half grid.
+    """
+
+    wavelet: str = "haar"
+    scales: int = 3
+    smoothness: float = 0.5
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        filter_bank(self.wavelet)
+        if self.scales < 1:
+            raise ValueError(f"the velocity has at least one scale of wavelets, got {self.scales}")
+        if self.smoothness < 0 or self.rate <= 0:
+            raise ValueError(
+                f"smoothness is not negative and the rate positive, got {self.smoothness} and {self.rate}"
+            )
 
 
 def optimise_coefficients(
@@ -30,12 +62,10 @@ def optimise_coefficients(
     moving: Float[Tensor, "D H W"],
     *,
     similarity: str = "lncc",
-    wavelet: str = "haar",
-    scales: int = 3,
-    iterations: int | Sequence[int] = _STEPS,
-    smoothness: float = 0.5,
-    rate: float = 0.1,
-    initial: Float[Tensor, "3 d h w"] | None = None,
+    iterations: int | Sequence[int] | None = None,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    settings: Coefficients | None = None,
+    initial: Float[Tensor, "3 D H W"] | None = None,
 ) -> Deformation:
     """Fit the wavelet coefficients of a velocity whose flow makes the moving volume match the fixed one.
 
@@ -47,23 +77,20 @@ def optimise_coefficients(
         Of one shape, finite.
     similarity
         `lncc`, `mse`, `mi` or `mind`.
-    wavelet
-        Any discrete wavelet of PyWavelets.
-    scales
-        Levels of the transform of the velocity.
     iterations
-        Steps of Adam for each of the ``scales + 1`` stages: one number, or one a stage, coarse to fine.
-    smoothness
-        Weight of the velocity's gradient energy against the similarity.
-    rate
-        Step length of Adam, in voxels of the half grid.
+        Steps of Adam for each of the ``scales + 1`` stages: one number, or one a stage, coarse to fine; None
+        takes 40.
+    spacing
+        Distance of voxels along the three axes, in any unit: roughness counts per length.
+    settings
+        None takes the defaults.
     initial
-        A velocity ``(3, d, h, w)`` on the half grid (in its voxels) to start from, such as WiNet's.
+        A field in voxels to start from, such as a network's prediction.
 
     Returns
     -------
     Deformation
-        The field exp(v) on the full grid, free of folds; its history has an entry a stage.
+        The field exp(v), after `initial`, free of folds; its history has an entry a stage.
 
     References
     ----------
@@ -71,44 +98,57 @@ def optimise_coefficients(
     MICCAI 2024, arXiv:2407.13426.
     """
     check_name(similarity)
-    stages = scales + 1
-    steps = [iterations] * stages if isinstance(iterations, int) else list(iterations)
-    if scales < 1 or len(steps) != stages or min(steps) < 0:
-        raise ValueError(f"{scales} scales take {stages} numbers of steps from 0, got {iterations}")
-    if smoothness < 0 or rate <= 0:
-        raise ValueError(f"smoothness is not negative and the rate positive, got {smoothness} and {rate}")
+    settings = settings or Coefficients()
+    steps = _stages(iterations, settings.scales + 1)
     start = time.process_time(), time.perf_counter()
+    if initial is not None:
+        initial = initial.to(fixed)
+        moving = warp(moving, initial)
     f, m = (shrink(x[None], [2 if n > 1 else 1 for n in x.shape])[0] for x in (fixed, moving))
-    v = f.new_zeros((3, *f.shape)) if initial is None else initial.to(f)
-    if tuple(v.shape) != (3, *f.shape):
-        raise ValueError(
-            f"the initial velocity has the shape {tuple(v.shape)}, where {(3, *f.shape)} is needed"
-        )
-    block = 2**scales  # sizes are padded to whole blocks
-    padding = [p for n in reversed(f.shape) for p in (0, -n % block)]
-    low, *details = wavedec(torch.nn.functional.pad(v, padding), wavelet, ndim=3, level=scales)
-    bands = [{"a": low}, *details]
-    climbed, history = CLIMBED[similarity], []
+    least = min(spacing)
+    apart = (spacing[0] / least, spacing[1] / least, spacing[2] / least)
+    bands, history = _at_rest(f, settings), []
+    climbed = CLIMBED[similarity]
     with torch.enable_grad():
         for stage, count in enumerate(steps):
             active = [x.requires_grad_() for scale in bands[: stage + 1] for x in scale.values()]
-            descent = torch.optim.Adam(active, lr=rate)
+            descent = torch.optim.Adam(active, lr=settings.rate)
             values = []
             for _ in range(count):
                 descent.zero_grad()
-                v = _velocity(bands, wavelet, f.shape)
+                v = _velocity(bands, settings.wavelet, f.shape)
                 alike = climbed(f, warp(m, exponential(v, _SQUARINGS)))
-                (smoothness * gradient_energy(v) - alike).backward()
+                (settings.smoothness * gradient_energy(v, apart) - alike).backward()
                 descent.step()
                 values.append(float(alike.detach()))
             history.append((tuple(f.shape), tuple(values)))
     with torch.no_grad():
-        half = exponential(_velocity(bands, wavelet, f.shape))
+        half = exponential(_velocity(bands, settings.wavelet, f.shape))
         d, h, w = (n * (2 if k > 1 else 1) for n, k in zip(f.shape, fixed.shape, strict=True))
-        grown = resize(half, (d, h, w))
-        field = unfold(grown[:, : fixed.shape[0], : fixed.shape[1], : fixed.shape[2]].contiguous())
+        field = resize(half, (d, h, w))
+        field = field[:, : fixed.shape[0], : fixed.shape[1], : fixed.shape[2]].contiguous()
+        field = unfold(field if initial is None else compose(initial, field))
     spent = time.process_time() - start[0], time.perf_counter() - start[1]
     return Deformation(field, tuple(history), False, *spent)
+
+
+def _stages(iterations: int | Sequence[int] | None, stages: int) -> list[int]:
+    """Steps of every stage."""
+    if iterations is None or isinstance(iterations, int):
+        steps = [_STEPS if iterations is None else iterations] * stages
+    else:
+        steps = list(iterations)
+    if len(steps) != stages or min(steps) < 0:
+        raise ValueError(f"{stages - 1} scales take {stages} numbers of steps from 0, got {iterations}")
+    return steps
+
+
+def _at_rest(like: Tensor, settings: Coefficients) -> list[dict[str, Tensor]]:
+    """The bands of a velocity of zero, coarse to fine; sizes are padded to whole blocks."""
+    block = 2**settings.scales
+    sizes = [n + -n % block for n in like.shape]
+    low, *details = wavedec(like.new_zeros((3, *sizes)), settings.wavelet, ndim=3, level=settings.scales)
+    return [{"a": low}, *details]
 
 
 def _velocity(bands: Sequence[dict[str, Tensor]], wavelet: str, shape: Sequence[int]) -> Tensor:

@@ -107,9 +107,12 @@ def correlation_force(
     return out
 
 
-def limited_step(force: Tensor, out: Tensor, damping: float, largest: Sequence[float]) -> Tensor:
-    """Steps ``(3, D, H, W)`` of at most `largest` voxels along each axis."""
+def limited_step(
+    force: Tensor, out: Tensor, damping: float, largest: Sequence[float], momentum: float
+) -> Tensor:
+    """Steps ``(3, D, H, W)`` of at most `largest` voxels along each axis, plus `momentum` times `out`."""
     x, y = _array(force), out.numpy()
     limits = (1 / np.array(largest)).astype(np.float32)
-    _planes(lambda a, b: _loops().limited_step(x, y, np.float32(damping), limits, a, b), x.shape[1], y.size)
+    own, kept = np.float32(damping), np.float32(momentum)
+    _planes(lambda a, b: _loops().limited_step(x, y, own, limits, kept, a, b), x.shape[1], y.size)
     return out

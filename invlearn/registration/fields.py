@@ -182,7 +182,7 @@ def exponential(velocity: T, steps: int | None = None) -> T:
     return _back(u, velocity)
 
 
-def inverse(field: T, *, iterations: int = 50, tolerance: float = 0.01) -> T:
+def inverse(field: T, *, iterations: int = 50, tolerance: float = 0.01, start: Tensor | None = None) -> T:
     """The field x that undoes `field`: ``x(p) + u(p + x(p)) = 0``.
 
     The damped fixed-point iteration ``x <- x - d (x + u(p + x))``, which converges for a diffeomorphism
@@ -196,6 +196,8 @@ def inverse(field: T, *, iterations: int = 50, tolerance: float = 0.01) -> T:
         At most so many.
     tolerance
         Stop when the largest residual is below it, in voxels.
+    start
+        Where to start, such as the inverse found on a coarser grid; None starts from ``-field``.
 
     Returns
     -------
@@ -208,7 +210,7 @@ def inverse(field: T, *, iterations: int = 50, tolerance: float = 0.01) -> T:
     doi:10.1118/1.2816107.
     """
     u = as_field(field, "inverse")
-    x, damping, last = -u, 1.0, math.inf
+    x, damping, last = -u if start is None else start.to(u), 1.0, math.inf
     for _ in range(iterations):
         residual = compose(u, x)
         size = float(residual.detach().abs().max()) if residual.numel() else 0.0

@@ -58,30 +58,48 @@ class LocalCorrelation:
         Of the windows along the three axes, in voxels.
     spacing
         Distance of neighbouring voxels along the three axes, in any unit.
+    reuse
+        Only every so many calls look at the windows anew; between, they pull as they did.
     """
 
     def __init__(
-        self, fixed: Volume, radius: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+        self,
+        fixed: Volume,
+        radius: Sequence[int],
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        reuse: int = 1,
     ) -> None:
         self.fixed, self.radius, self.spacing = similarity.centred(fixed).contiguous(), radius, spacing
+        self.reuse, self._calls, self._value = reuse, 0, 0.0
         share = 1 / similarity.box(torch.ones_like(fixed), radius)
-        mean = similarity.box(self.fixed, radius) * share
-        square = similarity.box(self.fixed * self.fixed, radius) * share
         self.floor = float(similarity.floor_of(fixed))
-        variance = (square - mean * mean).clamp(min=0) + self.floor
-        self.stats = torch.stack([share, mean, variance])
-        self._sums, self._weights = fixed.new_empty((3, *fixed.shape)), fixed.new_empty((4, *fixed.shape))
+        self.stats = torch.stack([share, share, share])
+        _, mean, variance = self.stats
+        mean *= similarity.box(self.fixed, radius)
+        variance *= similarity.box(self.fixed * self.fixed, radius)
+        variance.sub_(mean * mean).clamp_(min=0).add_(self.floor)
+        self._weights = fixed.new_empty((4, *fixed.shape))
 
     def __call__(self, warped: Volume, out: Force) -> float:
         """The mean squared correlation; `out` becomes force and curvature."""
+        if self._calls % self.reuse == 0:
+            self._value = self._look(warped, out[:3])
+        self._calls += 1
+        if cpu.serves(warped):
+            cpu.correlation_force(self.fixed, warped, self._weights, out, self.spacing)
+        else:
+            a, b, c, p = self._weights
+            _weighted(a * self.fixed - b * warped + c, p, warped, self.spacing, out)
+        return self._value
+
+    def _look(self, warped: Volume, room: Tensor) -> float:
+        """The mean squared correlation; `_weights` becomes what the windows give to every voxel."""
         floor = float(similarity.floor_of(warped))
         shared = math.sqrt(floor * self.floor)
         if cpu.serves(warped):
-            cpu.products(self.fixed, warped, self._sums)
-            cpu.box(self._sums, self.radius, self._sums)
-            value = cpu.correlation_weights(self.stats, self._sums, self._weights, (floor, shared))
+            cpu.box(cpu.products(self.fixed, warped, room), self.radius, room)
+            value = cpu.correlation_weights(self.stats, room, self._weights, (floor, shared))
             cpu.box(self._weights, self.radius, self._weights)
-            cpu.correlation_force(self.fixed, warped, self._weights, out, self.spacing)
             return value
         share, mean, variance = self.stats
         sw, sww, sfw = (
@@ -94,8 +112,7 @@ class LocalCorrelation:
         windows = torch.stack(
             [pull, pull * slope, pull * (slope * sw - mean), 2 * share * slope * ratio / vw]
         )
-        a, b, c, p = similarity.box(windows, self.radius)
-        _weighted(a * self.fixed - b * warped + c, p, warped, self.spacing, out)
+        self._weights = similarity.box(windows, self.radius)
         return float((slope * ratio).mean())
 
 
@@ -152,11 +169,13 @@ class Differentiated:
         return float(value.detach())
 
 
-def force_of(name: str, fixed: Volume, radius: int, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> ForceOf:
-    """The force of a similarity by its name; `radius` counts for lncc, in voxels of the smallest spacing."""
+def force_of(
+    name: str, fixed: Volume, radius: int, spacing: Sequence[float] = (1.0, 1.0, 1.0), reuse: int = 1
+) -> ForceOf:
+    """The force of a similarity by its name; `radius`, in voxels of the smallest spacing, is for lncc."""
     similarity.check_name(name)
     if name == "lncc":
-        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing)
+        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing, reuse)
     if name == "mse":
         return Squares(fixed, spacing)
     return Differentiated(name, fixed, spacing)

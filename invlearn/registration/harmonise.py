@@ -1,7 +1,9 @@
-"""Bring the brightness of one volume to that of another: a smooth field of gain, then equal histograms.
+"""Bring the brightness of one volume to that of another: an increasing curve, and a smooth field of gain.
 
 Local correlation is blind to gain that hardly varies within a window, not to a steep coil profile nor to a
 bent contrast curve. Both are estimated between the roughly aligned volumes and taken out of one of them.
+They are looked up on a coarse grid, and only where both volumes are object in a whole neighbourhood: at the
+rims, brightness is a matter of blur and of what is not aligned yet.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from torch.nn import functional
 
 from invlearn.registration.smoothing import shrink, smooth
 
-_NODES = 65  # quantiles
-_SAMPLES = 200_000
-_COARSE_MM = 4.0  # the gain is found on a grid of such voxels
-_REACH_MM = 30.0  # standard deviation of its smoothing
+_NODES = 33  # quantiles
+_ACROSS = 96  # voxels along the longest edge: the grid of the estimates
+_GAIN_ACROSS = 48  # the same of the gain
+_REACH = 1 / 6  # of the longest edge: standard deviation of the gain's smoothing
 _LARGEST = 1.5  # gain at most e^1.5
+_ROUNDS = 2  # curve and gain in turns
 _ONE_SIGMA = 0.8413  # share of a Gaussian below one standard deviation
 _SIGMAS = 4.0  # noise that far out is rare
 _MOST_NOISE = 0.2  # of the range: where the border holds more, it is object
@@ -57,45 +60,58 @@ def foreground(x: Float[Tensor, "D H W"], share: float = 0.02) -> Bool[Tensor, "
     return (x - background(x)).abs() > least
 
 
+def interior(x: Float[Tensor, "D H W"]) -> Bool[Tensor, "D H W"]:
+    """The foreground less its outermost voxels; the border of the volume is none."""
+    rest = (~foreground(x)).to(x.dtype)
+    return functional.max_pool3d(rest[None, None], 3, 1, 1)[0, 0] == 0
+
+
 def _quantiles(values: Tensor) -> Tensor:
-    values = values[:: max(1, values.numel() // _SAMPLES)].sort().values
+    values = values.sort().values
     at = torch.linspace(0, values.numel() - 1, _NODES, device=values.device).long()
-    return values[at]
+    return torch.cat([values.new_zeros(1), values[at]])
 
 
-def match_histogram(moving: Float[Tensor, "D H W"], fixed: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
-    """Moving values through the increasing curve that gives them the quantiles of the fixed ones.
-
-    Both are foreground above a background of zero; zero stays zero.
-    """
-    zero = moving.new_zeros(1)
-    source = torch.cat([zero, _quantiles(moving[foreground(moving)])])
-    target = torch.cat([zero, _quantiles(fixed[foreground(fixed)])])
-    k = torch.searchsorted(source, moving.contiguous()).clamp(1, _NODES)
-    width = (source[k] - source[k - 1]).clamp(min=1e-12)
-    mapped = target[k - 1] + (moving - source[k - 1]) / width * (target[k] - target[k - 1])
-    return torch.where(moving > 0, mapped.clamp(0, float(target[-1])), 0.0)
+def curved(
+    x: Float[Tensor, "*shape"], source: Float[Tensor, nodes], target: Float[Tensor, nodes]
+) -> Float[Tensor, "*shape"]:
+    """Values through the curve of nodes that starts at (0, 0), and on in proportion after the last."""
+    k = torch.searchsorted(source, x.contiguous()).clamp(1, len(source) - 1)
+    width = (source[k] - source[k - 1]).clamp(min=1e-6 * float(source[-1]))
+    within = target[k - 1] + (x - source[k - 1]) / width * (target[k] - target[k - 1])
+    beyond = x * (target[-1] / source[-1])
+    return torch.where(x > 0, torch.where(x > source[-1], beyond, within), 0.0)
 
 
 def gain_between(
-    fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"], spacing: Sequence[float]
+    fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"], where: Bool[Tensor, "D H W"]
 ) -> Float[Tensor, "D H W"]:
-    """The smooth factor from the moving volume's brightness to the fixed one's, where both are bright."""
-    factors = [max(1, min(round(_COARSE_MM / s), n // 4)) for n, s in zip(fixed.shape, spacing, strict=True)]
-    f, m = (shrink(x[None], factors)[0] for x in (fixed, moving))
-    both = ((f > 0.1 * f.amax()) & (m > 0.1 * m.amax())).to(f.dtype)
-    logarithm = torch.where(both > 0, (f.clamp(min=1e-6) / m.clamp(min=1e-6)).log(), 0.0)
-    sums = smooth(
-        torch.stack([logarithm * both, both]),
-        [_REACH_MM / (s * k) for s, k in zip(spacing, factors, strict=True)],
-    )
-    smoothed = (sums[0] / (sums[1] + 1e-3)).clamp(-_LARGEST, _LARGEST)
-    size = [n * k for n, k in zip(f.shape, factors, strict=True)]
-    large = functional.interpolate(smoothed[None, None], size=size, mode="trilinear", align_corners=False)[
-        0, 0
-    ]
-    d, h, w = fixed.shape
-    return large[:d, :h, :w].exp()
+    """The smooth factor from the moving volume's brightness to the fixed one's, seen `where` both have some.
+
+    ``exp`` of the Gaussian average of ``ln(fixed / moving)``; voxels count as cubes.
+    """
+    factors = _factors(fixed.shape, (1.0, 1.0, 1.0), _GAIN_ACROSS)
+    tiny = 1e-6 * float(fixed.amax())
+    logarithm = (fixed.clamp(min=tiny) / moving.clamp(min=tiny)).log().clamp(-_LARGEST, _LARGEST)
+    weight = where.to(fixed.dtype)
+    sums = shrink(torch.stack([logarithm * weight, weight]), factors)
+    sigma = _REACH * max(fixed.shape)
+    sums = smooth(sums, [sigma / k for k in factors])
+    return _enlarged(sums[0] / (sums[1] + 1e-3), factors, fixed.shape).exp()
+
+
+def _factors(shape: Sequence[int], spacing: Sequence[float], across: int) -> list[int]:
+    """Voxels to average along each axis, so that the longest edge has about `across` left."""
+    size = max(n * s for n, s in zip(shape, spacing, strict=True)) / across
+    return [max(1, min(round(size / s), n)) for n, s in zip(shape, spacing, strict=True)]
+
+
+def _enlarged(x: Tensor, factors: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """From the grid of `shrink` back to that of `shape`."""
+    size = [n * k for n, k in zip(x.shape, factors, strict=True)]
+    large = functional.interpolate(x[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
+    d, h, w = shape
+    return large[:d, :h, :w]
 
 
 def harmonise(
@@ -113,11 +129,18 @@ def harmonise(
     Returns
     -------
     Tensor
-        The moving volume, its background at the fixed one's; as it came if either has no bright object.
+        The moving volume, its background at the fixed one's; as it came if they have no bright object in
+        common.
     """
-    low = background(fixed)
-    f, m = (fixed - low).clamp(min=0), (moving - background(moving)).clamp(min=0)
-    if min(int(foreground(x).sum()) for x in (f, m)) < _NODES:
+    factors = _factors(fixed.shape, spacing, _ACROSS)
+    low = background(fixed), background(moving)
+    f = (shrink(fixed[None], factors)[0] - low[0]).clamp(min=0)
+    m = (shrink(moving[None], factors)[0] - low[1]).clamp(min=0)
+    both = interior(f) & interior(m)
+    if int(both.sum()) < _NODES:
         return moving
-    m = match_histogram(m, f)  # first the curve, so that the gain is of equal brightness
-    return match_histogram(m * gain_between(f, m, spacing), f) + low
+    source, gain = _quantiles(m[both]), torch.ones_like(f)
+    for _ in range(_ROUNDS):
+        target = _quantiles((f / gain)[both])
+        gain = gain_between(f, curved(m, source, target), both)
+    return curved(moving - low[1], source, target) * _enlarged(gain, factors, fixed.shape) + low[0]

@@ -303,9 +303,12 @@ def correlation_force(fixed, warped, weights, out, spacing, first, last):
 
 
 @no_type_check
-@compiled(f"void({_V4}, {_V4}, float32, float32[::1], int64, int64)")
-def limited_step(force, out, damping, largest, first, last):
-    """force / (curvature + damping), bent so that no step is longer than `largest`: its inverse per axis."""
+@compiled(f"void({_V4}, {_V4}, float32, float32[::1], float32, int64, int64)")
+def limited_step(force, out, damping, largest, momentum, first, last):
+    """force / (curvature + damping), bent so that it is not longer than `largest` (its inverse per axis).
+
+    To it `momentum` times what `out` holds is added, into `out`.
+    """
     _, _, height, width = force.shape
     n = uint64(width)
     one = np.float32(1)
@@ -319,9 +322,9 @@ def limited_step(force, out, damping, largest, first, last):
                 vz, vy, vx = a[x] * scale, b[x] * scale, c[x] * scale
                 bz, by, bx = vz * lz, vy * ly, vx * lx
                 bend = one / np.sqrt(one + bz * bz + by * by + bx * bx)
-                oz[x] = vz * bend
-                oy[x] = vy * bend
-                ox[x] = vx * bend
+                oz[x] = vz * bend + momentum * oz[x]
+                oy[x] = vy * bend + momentum * oy[x]
+                ox[x] = vx * bend + momentum * ox[x]
 
 
 @no_type_check

@@ -2,8 +2,9 @@
 
 In each step, the force of the similarity (`forces`) is divided by its curvature, both averaged over a small
 Gaussian neighbourhood ("fluid"), and bent so that no voxel moves more than a fraction of one: a small
-invertible map. The field is composed with it and smoothed a little ("diffusion"). No exponential, no
-backward pass: one step costs two interpolations, some running sums and two smoothings.
+invertible map. Steps have momentum, so that what many of them agree upon, the smooth part, is found first.
+The field is composed with the step and smoothed a little ("diffusion"). No exponential, no backward pass:
+one step costs two interpolations, some running sums and two smoothings.
 
 References
 ----------
@@ -28,13 +29,15 @@ from invlearn.registration.forces import ForceOf, force_of
 from invlearn.registration.harmonise import foreground
 from invlearn.registration.interpolation import sample_channels
 from invlearn.registration.metrics import sd_log_jacobian
+from invlearn.registration.similarity import check_name
 from invlearn.registration.smoothing import halvings, shrink, smooth
 
 #: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
 _ITERATIONS = (28, 60, 80)
 _MARGIN = 10  # voxels around the rest, within which the field fades out
-_LOOK = 4  # steps between looks at the roughness
+_LOOK = 2  # steps between looks at the roughness
 _PATIENCE = 10  # steps over which a level must gain something
+_REUSE = 4  # steps with one look at the windows of local correlation, the most expensive part
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ class Settings:
     fluid
         Standard deviation of the smoothing of every step, in voxels.
     diffusion
-        Standard deviation of the smoothing of the field after every step, in voxels.
+        Standard deviation of the smoothing of the field after every step, in voxels of the finest grid.
+    coarse_diffusion
+        The same on all coarser grids, in their voxels: large deformations are to be smooth.
+    momentum
+        Share of the step before that is added to a step.
     damping
         Added to the curvature, as a multiple of its mean: larger makes shorter steps where contrast is low.
     largest_step
-        No voxel moves farther in one step, in voxels.
+        No voxel moves farther in one step, in voxels, before momentum.
     tolerance
         A level ends when the similarity gained less than this share of its range in ten steps.
     roughest
@@ -63,25 +70,34 @@ class Settings:
 
     levels: int = 4
     radius: int = 4
-    fluid: float = 0.4
-    diffusion: float = 0.55
+    fluid: float = 0.6
+    diffusion: float = 0.68
+    coarse_diffusion: float = 0.9
+    momentum: float = 0.6
     damping: float = 1.0
     largest_step: float = 0.5
     tolerance: float = 1e-3
-    roughest: float = 0.33
+    roughest: float = 0.325
 
     def __post_init__(self) -> None:
         if self.levels < 1 or self.radius < 1:
             raise ValueError(f"levels and radius are at least 1, got {self.levels} and {self.radius}")
-        if min(self.fluid, self.diffusion, self.tolerance) < 0 or self.damping <= 0:
+        smoothing = (self.fluid, self.diffusion, self.coarse_diffusion)
+        if min(*smoothing, self.tolerance) < 0 or self.damping <= 0:
             raise ValueError(
-                "fluid, diffusion and tolerance are not negative and damping is positive, got "
-                f"{self.fluid}, {self.diffusion}, {self.tolerance} and {self.damping}"
+                "fluid, both diffusions and tolerance are not negative and damping is positive, got "
+                f"{', '.join(map(str, smoothing))}, {self.tolerance} and {self.damping}"
             )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"the momentum is a share from 0 and below 1, got {self.momentum}")
         if self.roughest <= 0:
             raise ValueError(f"the roughest field allowed has a positive sd of ln |J|, got {self.roughest}")
         if not 0 < self.largest_step < 1:
             raise ValueError(f"the largest step lies between 0 and 1 voxel, got {self.largest_step}")
+
+
+#: Of similarities whose force wants other smoothing than local correlation's: it comes from the whole volume.
+DEFAULTS = {"mi": Settings(fluid=1.5, diffusion=0.8)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +136,25 @@ class Stepper:
         Relative distance of voxels along the three axes; the least is 1.
     settings
         See there.
+    finest
+        Whether this is the finest level.
     """
 
     def __init__(
-        self, shape: Sequence[int], like: Tensor, spacing: Sequence[float], settings: Settings
+        self,
+        shape: Sequence[int],
+        like: Tensor,
+        spacing: Sequence[float],
+        settings: Settings,
+        finest: bool = True,
     ) -> None:
         self.settings = settings
         self.fluid = [settings.fluid / s for s in spacing]
-        self.diffusion = [settings.diffusion / s for s in spacing]
+        diffusion = settings.diffusion if finest else settings.coarse_diffusion
+        self.diffusion = [diffusion / s for s in spacing]
         self.largest = [settings.largest_step / s for s in spacing]
         self.force = like.new_empty((4, *shape))
-        self.step = like.new_empty((3, *shape))
+        self.step = like.new_zeros((3, *shape))
         self._damping = 0.0
 
     def __call__(self, force: ForceOf, warped: Float[Tensor, "D H W"]) -> float:
@@ -145,11 +169,12 @@ class Stepper:
         if self._damping == 0:  # nothing pulls anywhere
             self.step.zero_()
         elif cpu.serves(self.force):
-            cpu.limited_step(self.force, self.step, self._damping, self.largest)
+            cpu.limited_step(self.force, self.step, self._damping, self.largest, self.settings.momentum)
         else:
-            torch.div(self.force[:3], self.force[3] + self._damping, out=self.step)
-            limits = self.step.new_tensor(self.largest).reshape(3, 1, 1, 1)
-            self.step /= (1 + (self.step / limits).square().sum(0)).sqrt()
+            step = self.force[:3] / (self.force[3] + self._damping)
+            limits = step.new_tensor(self.largest).reshape(3, 1, 1, 1)
+            step /= (1 + (step / limits).square().sum(0)).sqrt()
+            self.step.mul_(self.settings.momentum).add_(step)
         return value
 
 
@@ -176,10 +201,11 @@ def _level(
     steps: int,
     similarity: str,
     settings: Settings,
+    finest: bool,
 ) -> tuple[Tensor, list[float], bool]:
     """Climb on one grid."""
-    force = force_of(similarity, fixed, settings.radius, spacing)
-    stepper = Stepper(fixed.shape, fixed, spacing, settings)
+    force = force_of(similarity, fixed, settings.radius, spacing, _REUSE)
+    stepper = Stepper(fixed.shape, fixed, spacing, settings, finest)
     spare, object_ = torch.empty_like(u), foreground(fixed)
     values: list[float] = []
     for k in range(steps):
@@ -232,7 +258,7 @@ def optimise(
     spacing
         Distance of voxels along the three axes, in any unit.
     settings
-        How it moves; None takes the defaults.
+        How it moves; None takes the defaults, those of the similarity where it has its own (`DEFAULTS`).
     initial
         A field in voxels to start from, such as a network's prediction.
 
@@ -241,7 +267,8 @@ def optimise(
     Deformation
         The field, free of folds.
     """
-    settings = settings or Settings()
+    check_name(similarity)
+    settings = settings or DEFAULTS.get(similarity, Settings())
     if fixed.shape != moving.shape or fixed.ndim != 3:
         raise ValueError(
             f"optimise takes two volumes (D, H, W) on one grid, got {tuple(fixed.shape)} and "
@@ -263,9 +290,8 @@ def optimise(
         u = f.new_zeros((3, *f.shape)) if u is None else _finer(u, last, factors, f.shape)
         last = factors
         if steps:
-            u, values, converged = _level(
-                f, m, u, _relative(spacing, factors, f.shape), steps, similarity, settings
-            )
+            apart, finest = _relative(spacing, factors, f.shape), factors is grids[-1]
+            u, values, converged = _level(f, m, u, apart, steps, similarity, settings, finest)
             history.append((tuple(f.shape), tuple(values)))
     assert u is not None
     u = _embedded(u, window, whole)

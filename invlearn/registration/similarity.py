@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invlearn.registration import cpu
 
-_FLAT = 1e-2  # of the image's variance: below it a window has no contrast to speak of
+_FLAT = 3e-2  # of the image's variance: below it a window has no contrast to speak of
 
 
 def box(x: Float[Tensor, "*batch D H W"], radius: int | Sequence[int]) -> Float[Tensor, "*batch D H W"]:
@@ -68,7 +68,7 @@ def lncc(
     """Mean over all windows of the squared correlation: local normalised cross-correlation.
 
     ``cov(f, m)² / (var(f) var(m))`` in windows of ``2 radius + 1`` voxels an axis; blind to a change of
-    brightness and contrast that varies slowly. A hundredth of the variance of either volume is added to its
+    brightness and contrast that varies slowly. Three hundredths of either volume's variance are added to its
     variances, and their geometric mean to the covariances: windows without contrast count as alike.
 
     Returns
@@ -95,10 +95,10 @@ def centred(x: Float[Tensor, "*batch D H W"]) -> Float[Tensor, "*batch D H W"]:
     return x - x.mean((-3, -2, -1), keepdim=True)
 
 
-def floor_of(x: Float[Tensor, "*batch D H W"]) -> Float[Tensor, "*batch 1 1 1"]:
+def floor_of(x: Float[Tensor, "*batch D H W"], share: float | None = None) -> Float[Tensor, "*batch 1 1 1"]:
     """The variance that is added to every window's: a small share of the image's own."""
     variance = x.detach().var((-3, -2, -1), correction=0, keepdim=True)
-    return _FLAT * variance + torch.finfo(x.dtype).tiny
+    return (_FLAT if share is None else share) * variance + torch.finfo(x.dtype).tiny
 
 
 def mse(fixed: Float[Tensor, "*batch D H W"], moving: Float[Tensor, ...]) -> Float[Tensor, "*batch"]:

@@ -60,6 +60,8 @@ def smooth(
 
 def shrink(x: Float[Tensor, "C D H W"], factors: Sequence[int]) -> Float[Tensor, "C d h w"]:
     """Means over blocks of `factors` voxels; the last samples count on where a block is not full."""
+    if max(factors) == 1:
+        return x
     missing = [-n % f for n, f in zip(x.shape[1:], factors, strict=True)]
     if any(missing):
         padding = [0, missing[2], 0, missing[1], 0, missing[0]]

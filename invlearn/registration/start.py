@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from invlearn.io.nifti import Volume
+from invlearn.registration.coefficients import Coefficients
 from invlearn.registration.fields import resize
+from invlearn.registration.optimise import Settings
 from invlearn.registration.pair import Registrable, Registration, register
 from invlearn.registration.winet import WiNet
 
@@ -94,6 +96,7 @@ def register_from(
     affine: str = "affine",
     similarity: str = "lncc",
     iterations: int | None = None,
+    settings: Settings | Coefficients | None = None,
     device: str | torch.device = "cpu",
 ) -> Registration:
     """`register`, its deformable stage started from what a network predicts after the affine stage.
@@ -102,7 +105,7 @@ def register_from(
     ----------
     network
         None starts from no deformation.
-    fixed, moving, affine, similarity, iterations, device
+    fixed, moving, affine, similarity, iterations, settings, device
         See `register`; with 0 iterations the prediction is the result.
 
     Returns
@@ -112,7 +115,13 @@ def register_from(
     """
     if network is None:
         return register(
-            fixed, moving, affine=affine, similarity=similarity, iterations=iterations, device=device
+            fixed,
+            moving,
+            affine=affine,
+            similarity=similarity,
+            iterations=iterations,
+            settings=settings,
+            device=device,
         )
     aligned = register(fixed, moving, affine=affine, similarity=similarity, iterations=0, device=device)
     clock = time.process_time(), time.perf_counter()
@@ -124,6 +133,7 @@ def register_from(
         affine=aligned.affine,
         similarity=similarity,
         iterations=iterations,
+        settings=settings,
         initial=start,
         device=device,
     )

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +247,29 @@ def test_weights_for_another_network(folder: Path, tmp_path: Path) -> None:
     save_winet(tmp_path / "w.safetensors", WiNet(width=3, spacing=2.0), {})
     line = refused(folder, "-o", tmp_path / "out", *TINY, "--weights", tmp_path / "w.safetensors")
     assert "network.width is 3 in the file and 2 here" in line
+
+
+@pytest.mark.parametrize(("after", "words"), [(1, "start again"), (8, "--resume goes on")])
+def test_an_interruption_says_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, words: str
+) -> None:
+    """Six pairs an epoch: the eighth step comes after the first checkpoint."""
+    from invlearn.registration.learning import RegistrationTask
+
+    args = (folder, "-o", tmp_path / "out", "--width", 2, "--epochs", 2, "--hold-out", 0, "--quiet")
+    real, calls = RegistrationTask.forward, []
+
+    def stopped(self: Any, *given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegistrationTask, "forward", stopped)
+        result = run(*args)
+    assert result.exit_code == 130
+    assert words in result.stderr
+    assert not (tmp_path / "out" / "winet.safetensors").exists()
+    assert run(*args, "--resume").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == WRITTEN

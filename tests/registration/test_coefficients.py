@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from invlearn.registration import jacobian_determinant, warp
+from invlearn.registration import Coefficients, jacobian_determinant, register, warp
 from invlearn.registration.coefficients import optimise_coefficients
 from invlearn.registration.fields import exponential
 
@@ -24,7 +24,9 @@ def pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_a_known_deformation_is_found_without_folds() -> None:
     fixed, moving, true = pair()
-    found = optimise_coefficients(fixed, moving, scales=2, iterations=25, smoothness=0.05)
+    found = optimise_coefficients(
+        fixed, moving, iterations=25, settings=Coefficients(scales=2, smoothness=0.05)
+    )
     before, after = (x.square().sum(0).sqrt()[4:-4, 4:-4, 4:-4].mean() for x in (true, found.field - true))
     assert after < 0.6 * before
     assert jacobian_determinant(found.field).min() > 0
@@ -35,30 +37,61 @@ def test_a_known_deformation_is_found_without_folds() -> None:
 
 def test_every_argument_matters() -> None:
     fixed, moving, _ = pair()
-    usual = optimise_coefficients(fixed, moving, scales=2, iterations=4)
+    two = Coefficients(scales=2)
+    usual = optimise_coefficients(fixed, moving, settings=two, iterations=4)
     for change in (
-        {"similarity": "mse"}, {"wavelet": "db2"}, {"scales": 1}, {"iterations": (1, 2, 3)},
-        {"smoothness": 5.0}, {"rate": 0.3}, {"initial": 0.2 * torch.ones(3, 12, 14, 10)},
+        {"similarity": "mse"}, {"iterations": (1, 2, 3)}, {"spacing": (1.0, 2.0, 4.0)},
+        {"initial": 0.2 * torch.ones(3, *SHAPE)}, {"settings": Coefficients(wavelet="db2", scales=2)},
+        {"settings": Coefficients(scales=1)}, {"settings": Coefficients(scales=2, smoothness=5.0)},
+        {"settings": Coefficients(scales=2, rate=0.3)},
     ):  # fmt: skip
-        other = optimise_coefficients(fixed, moving, **{"scales": 2, "iterations": 4} | change)
+        other = optimise_coefficients(fixed, moving, **{"settings": two, "iterations": 4} | change)
         assert not torch.equal(other.field, usual.field), change
-    assert torch.equal(optimise_coefficients(fixed, moving, scales=2, iterations=4).field, usual.field)
+    assert torch.equal(optimise_coefficients(fixed, moving, settings=two, iterations=4).field, usual.field)
+    steps = [
+        len(v) for _, v in optimise_coefficients(fixed[:8, :8, :8], moving[:8, :8, :8], settings=two).history
+    ]
+    assert steps == [40, 40, 40]
+
+
+def test_it_starts_from_an_initial_field() -> None:
+    fixed, moving, true = pair()
+    kept = optimise_coefficients(fixed, moving, iterations=0, initial=true, settings=Coefficients(scales=2))
+    torch.testing.assert_close(kept.field, true, atol=1e-5, rtol=0)
 
 
 def test_scales_join_one_after_another() -> None:
     """Without steps for the details, the velocity is the low-pass band's: constant over blocks."""
     fixed, moving, _ = pair()
-    coarse = optimise_coefficients(fixed, moving, scales=2, iterations=(5, 0, 0)).field
-    fine = optimise_coefficients(fixed, moving, scales=2, iterations=(5, 5, 5)).field
+    two = Coefficients(scales=2)
+    coarse = optimise_coefficients(fixed, moving, settings=two, iterations=(5, 0, 0)).field
+    fine = optimise_coefficients(fixed, moving, settings=two, iterations=(5, 5, 5)).field
     roughness = [float(x.diff(dim=3).abs().max()) for x in (coarse, fine)]
     assert roughness[0] != roughness[1]
+
+
+def test_register_offers_it() -> None:
+    fixed, moving, _ = pair()
+    usual, wavelets, db2 = (
+        register(fixed, moving, affine="none", iterations=10, settings=settings)
+        for settings in (None, Coefficients(scales=2), Coefficients("db2", 2))
+    )
+    assert [len(values) for _, values in wavelets.history] == [10] * 3
+    assert not torch.equal(wavelets.deformation, usual.deformation)
+    assert not torch.equal(wavelets.deformation, db2.deformation)
+    assert wavelets.folding_percent == 0
+    assert wavelets.inverse_consistency_mm < 0.02
+    _, before, after = wavelets.similarity
+    assert after > before + 0.1 * (1 - before)
 
 
 def test_bad_arguments_are_named() -> None:
     fixed, moving, _ = pair()
     with pytest.raises(ValueError, match="numbers of steps"):
-        optimise_coefficients(fixed, moving, scales=2, iterations=(1, 2))
+        optimise_coefficients(fixed, moving, iterations=(1, 2), settings=Coefficients(scales=2))
     with pytest.raises(ValueError, match="smoothness"):
-        optimise_coefficients(fixed, moving, smoothness=-1.0)
-    with pytest.raises(ValueError, match="initial velocity"):
-        optimise_coefficients(fixed, moving, initial=torch.zeros(3, 4, 4, 4))
+        Coefficients(smoothness=-1.0)
+    with pytest.raises(ValueError, match="at least one scale"):
+        Coefficients(scales=0)
+    with pytest.raises(ValueError, match="wavelet"):
+        Coefficients(wavelet="none")

@@ -38,9 +38,9 @@ def object_of(image: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("similarity", "contrast", "least"),
     [
-        ("lncc", lambda x: x, 2.2),
+        ("lncc", lambda x: x, 3.0),
         ("lncc", lambda x: 2 * x.clamp(min=0) ** 0.6 + 1, 1.2),
-        ("mse", lambda x: x, 2.5),
+        ("mse", lambda x: x, 3.4),
         ("mi", lambda x: -(x**2), 1.2),
         ("mind", lambda x: 1 - x, 1.5),
     ],
@@ -110,6 +110,29 @@ def test_forces_point_uphill() -> None:
         assert CLIMBED[name](fixed, warp(moving, 0.3 * stepper.step)) > CLIMBED[name](fixed, moving), name
 
 
+def test_windows_are_looked_at_as_often_as_told() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(1.0))
+    for dtype in (torch.float32, torch.float64):
+        f, m = fixed.to(dtype), moving.to(dtype)
+        always, seldom = LocalCorrelation(f, [4, 4, 4]), LocalCorrelation(f, [4, 4, 4], reuse=2)
+        pulls = [[x.new_empty(4, *SHAPE) for x in (f, f)] for _ in range(3)]
+        values = [(always(w, a), seldom(w, b)) for w, (a, b) in zip((m, f, m), pulls, strict=True)]
+        assert values[0][0] == values[0][1] == values[1][1] < values[1][0]
+        assert values[2][0] == values[2][1]
+        same = [torch.equal(a, b) for a, b in pulls]
+        assert same == [True, False, True]
+
+
+def test_mutual_information_has_smoothing_of_its_own() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(2.0))
+    own = optimise(fixed, moving, similarity="mi", iterations=4).field
+    assert not torch.equal(
+        own, optimise(fixed, moving, similarity="mi", iterations=4, settings=Settings()).field
+    )
+    with pytest.raises(ValueError, match="the similarity is one of"):
+        optimise(fixed, moving, similarity="ncc")
+
+
 def test_no_step_is_longer_than_allowed() -> None:
     fixed, moving = texture(), texture(1)
     for dtype in (torch.float32, torch.float64):
@@ -124,6 +147,7 @@ def test_every_setting_matters() -> None:
     usual = optimise(fixed, moving, iterations=6).field
     for change in (
         {"levels": 1}, {"radius": 1}, {"fluid": 2.0}, {"diffusion": 0.0}, {"damping": 3.0},
+        {"coarse_diffusion": 0.0}, {"momentum": 0.0},
         {"largest_step": 0.1}, {"tolerance": 0.9}, {"roughest": 0.02},
     ):  # fmt: skip
         steps = 30 if "tolerance" in change else 6
@@ -132,6 +156,7 @@ def test_every_setting_matters() -> None:
     for bad in (
         {"levels": 0}, {"radius": 0}, {"fluid": -1.0}, {"diffusion": -1.0}, {"damping": 0.0},
         {"largest_step": 1.0}, {"tolerance": -1.0}, {"roughest": 0.0},
+        {"momentum": 1.0}, {"coarse_diffusion": -1.0},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="got"):
             Settings(**bad)

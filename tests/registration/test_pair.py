@@ -17,7 +17,7 @@ from invlearn.io import Volume, write_volume
 from invlearn.io.itk import write_affine, write_field
 from invlearn.registration import Settings, metrics, pair, register, warp
 from invlearn.registration.fields import exponential
-from invlearn.registration.harmonise import foreground, gain_between, harmonise, match_histogram, noise
+from invlearn.registration.harmonise import curved, foreground, gain_between, harmonise, interior, noise
 
 SHAPE = (40, 44, 36)
 QUICK = 12
@@ -190,12 +190,27 @@ def test_contrast_and_gain_are_evened_out() -> None:
     changed = (f**0.6 * gain).float()
     back = harmonise(f, changed, (3.2, 3.2, 3.2))
     where = f > 0.1
-    assert (back - f)[where].abs().mean() < 0.6 * (changed - f)[where].abs().mean()
-    cut = torch.where(f > 0.3, f, 0.0)  # an object with an edge: squared, it is still all foreground
-    torch.testing.assert_close(match_histogram(cut**2, cut), cut, atol=0.03, rtol=0)
-    assert gain_between(f, 0.5 * f, (3.2, 3.2, 3.2))[where].mean() == pytest.approx(2, rel=0.05)
+    assert (back - f)[where].abs().mean() < 0.3 * (changed - f)[where].abs().mean()
+    assert gain_between(f, 0.5 * f, where)[where].mean() == pytest.approx(2, rel=0.05)
     flat = torch.ones(5, 5, 5)
     assert harmonise(flat, flat) is flat
+
+
+def test_brightness_follows_the_curve_and_goes_on_in_proportion() -> None:
+    nodes = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    x = torch.tensor([-0.1, 0.0, 0.1, 0.3, 0.75, 2.0])
+    torch.testing.assert_close(curved(x, nodes, nodes), x.clamp(min=0))
+    wanted = torch.from_numpy(np.interp(x[:5], nodes, nodes**2)).float()
+    torch.testing.assert_close(curved(x, nodes, nodes**2)[:5], wanted)
+    assert curved(x, nodes, 3 * nodes)[5] == pytest.approx(6)
+
+
+def test_the_interior_leaves_out_the_rim_but_not_the_border() -> None:
+    x = torch.zeros(12, 12, 12)
+    x[3:, 2:10, 2:10] = 1
+    wanted = torch.zeros_like(x, dtype=torch.bool)
+    wanted[4:, 3:9, 3:9] = True
+    assert torch.equal(interior(x), wanted)
 
 
 def test_contrast_and_gain_change_the_field_less_for_being_evened_out(monkeypatch) -> None:

@@ -34,7 +34,7 @@ def test_box_is_a_sum_over_a_window(radius: tuple[int, ...], single: bool, seed:
 def direct_lncc(f: np.ndarray, m: np.ndarray, radius: int) -> float:
     """Window by window."""
     values = []
-    floor_f, floor_m = 1e-2 * f.var(), 1e-2 * m.var()
+    floor_f, floor_m = S._FLAT * f.var(), S._FLAT * m.var()
     for at in np.ndindex(f.shape):
         window = tuple(slice(max(i - radius, 0), i + radius + 1) for i in at)
         a, b = f[window].ravel(), m[window].ravel()
@@ -55,7 +55,8 @@ def test_lncc_is_the_mean_squared_correlation_of_windows(radius: int, dtype: tor
 def test_lncc_is_blind_to_contrast_and_brightness() -> None:
     f, m = image(0), image(1)
     assert float(S.lncc(f, 3 * m + 100, 2)) == pytest.approx(float(S.lncc(f, m, 2)), rel=1e-6)
-    assert float(S.lncc(f, -2 * f + 1, 2)) == pytest.approx(1, abs=0.1)
+    # what is added to the covariance counts against inverted contrast
+    assert 0.75 < float(S.lncc(f, -2 * f + 1, 2)) < 1
     assert float(S.lncc(f, m, 2)) < 0.5
 
 
