@@ -15,6 +15,7 @@ _SUBPACKAGES = (
     "identifiability",
     "io",
     "learning",
+    "neuro",
     "physics",
     "registration",
     "reports",

@@ -18,6 +18,9 @@ COMMANDS = {
     "register": "invlearn.cli.registration",
     "warp": "invlearn.cli.warp",
     "registration": "invlearn.cli.registration_training",
+    "segment": "invlearn.cli.segment",
+    "trace": "invlearn.cli.trace",
+    "neuron": "invlearn.cli.neurons",
     "tour": "invlearn.cli.tour",
 }
 

@@ -258,8 +258,13 @@ class EncoderDecoder(nn.Module):
         for up, convolve in zip(self.ups, self.decoder, strict=True):
             memory, skip, size = kept.pop()
             x = up(x, memory, size)
-            x = convolve(x if skip is None else torch.cat([x, skip], dim=1))
+            del memory
+            x = self.joined(convolve, x, skip)
         return self.head(x)
+
+    def joined(self, convolve: nn.Module, x: Tensor, skip: Tensor | None) -> Tensor:
+        """The convolutions of a decoder level, of the deep path and what the encoder saw there."""
+        return convolve(x if skip is None else torch.cat([x, skip], dim=1))
 
 
 def _pair(pair: str | Pair) -> Pair:

@@ -1,0 +1,242 @@
+"""`segment` beside MONAI's sliding-window inference: voxels a second, and peak memory from 256³ to 1024³.
+
+``python benchmarks/segmentation.py`` writes ``benchmarks/results/segmentation.json``. Each case runs in a
+process of its own, so that its peak memory is its own. MONAI's UNet gets the channels with which it takes as
+many multiply-adds a voxel as ours; both see float32 and random weights, all voxels are computed (no
+background is left out), and MONAI's windows are 96³ with its default overlap of a quarter and Gaussian
+weights. The memory cases segment Zarr stacks that hold two neurons in the dark, with the weights that ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+RESULTS = Path(__file__).parent / "results" / "segmentation.json"
+VOXEL = (1.0, 1.0, 1.0)
+WIDTH = 8
+ROI, OVERLAP = 96, 0.25
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+CHANNELS = ((12, 24, 48, 96, 96), (16, 32, 64, 128, 128), (20, 40, 80, 160, 160), (24, 48, 96, 192, 192))
+
+
+def multiply_adds(network: nn.Module, side: int = 64) -> float:
+    """Of all convolutions, a voxel of the input."""
+    total = 0.0
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal total
+        points = (
+            given[0].numel() / given[0].shape[1]
+            if isinstance(module, nn.ConvTranspose3d)
+            else out.numel() / out.shape[1]
+        )
+        total += points * module.weight.numel()
+
+    hooks = [
+        m.register_forward_hook(count)
+        for m in network.modules()
+        if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)
+    ]
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, side, side, side))
+    for hook in hooks:
+        hook.remove()
+    return total / side**3
+
+
+def ours() -> nn.Module:
+    """A WaveUNet3D with random weights."""
+    from invlearn.neuro.waveunet import WaveUNet3D
+
+    torch.manual_seed(0)
+    return WaveUNet3D(width=WIDTH).eval()
+
+
+def theirs(target: float) -> tuple[nn.Module, tuple[int, ...]]:
+    """MONAI's UNet whose multiply-adds are nearest to a number."""
+    from monai.networks.nets import UNet
+
+    def make(channels: tuple[int, ...]) -> nn.Module:
+        torch.manual_seed(0)
+        return UNet(3, 1, 2, channels, (2, 2, 2, 2), num_res_units=2, norm="batch").eval()
+
+    scales = {}
+    for w in range(8, 64, 2):
+        channels = (w, 2 * w, 4 * w, 8 * w, 8 * w)
+        scales[channels] = abs(multiply_adds(make(channels)) - target)
+        if multiply_adds(make(channels)) > 1.5 * target:
+            break
+    best = min(scales, key=scales.__getitem__)
+    return make(best), best
+
+
+def with_invlearn(side: int) -> Callable[[np.ndarray], Any]:
+    """Our assembly, of all voxels."""
+    from invlearn.neuro import cubes, prediction
+    from invlearn.neuro.segmentation import segment
+    from invlearn.neuro.waveunet import save_waveunet
+
+    folder = tempfile.mkdtemp()
+    save_waveunet(f"{folder}/w.safetensors", ours(), {})
+    prediction.is_background = lambda x, normaliser: False
+    assert cubes.is_background is not prediction.is_background
+    return lambda x: segment(x, weights=f"{folder}/w.safetensors", voxel_size=VOXEL).mask
+
+
+def with_monai(side: int) -> Callable[[np.ndarray], Any]:
+    """MONAI's assembly."""
+    from monai.inferers import sliding_window_inference
+
+    network, _ = theirs(multiply_adds(ours()))
+
+    def run(x: np.ndarray) -> Tensor:
+        given = torch.from_numpy(x.astype(np.float32) / 255)[None, None]
+        with torch.inference_mode():
+            found = sliding_window_inference(given, (ROI,) * 3, 1, network, overlap=OVERLAP, mode="gaussian")
+        return found.argmax(1)[0].bool()
+
+    return run
+
+
+def noise(side: int) -> np.ndarray:
+    """Something to look at."""
+    return np.random.default_rng(0).integers(0, 255, (side,) * 3, dtype=np.uint8)
+
+
+def throughput(name: str, side: int, threads: int) -> dict[str, Any]:
+    """Time and memory of one assembly, in this process."""
+    torch.set_num_threads(threads)
+    run = {"invlearn": with_invlearn, "monai": with_monai}[name](side)
+    x = noise(side)
+    run(x[:64, :64, :64])
+    wall, cpu = time.perf_counter(), time.process_time()
+    run(x)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "name": name,
+        "side": side,
+        "threads": threads,
+        "seconds": wall,
+        "cpu_seconds": cpu,
+        "voxels_per_second": side**3 / wall,
+        "voxels_per_cpu_second": side**3 / cpu,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def sparse(path: Path, side: int) -> None:
+    """A Zarr stack with dark noise and a simulated neuron in one corner and in the middle."""
+    from invlearn.io.stacks import create_stack
+    from invlearn.neuro.synthesis import simulate
+
+    target = create_stack(path, (side,) * 3, np.uint8, voxel_size=VOXEL, chunks=(128,) * 3)
+    sample = simulate((64, 96, 96), seed=1, noise="low").stack.astype(np.uint8)
+    rng = np.random.default_rng(0)
+    block = rng.poisson(4, (128,) * 3).astype(np.uint8)
+    for z in range(0, side, 128):
+        for y in range(0, side, 128):
+            for x in range(0, side, 128):
+                target[z : z + 128, y : y + 128, x : x + 128] = block
+    for corner in (0, side // 2):
+        part = (slice(corner, corner + 64), slice(corner, corner + 96), slice(corner, corner + 96))
+        target[part] = np.maximum(target[part], sample)
+
+
+def memory(side: int) -> dict[str, Any]:
+    """Peak memory of `invlearn segment` from Zarr to Zarr, in this process."""
+    from invlearn.neuro.segmentation import segment
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        call = [sys.executable, __file__, "--make", str(made / "s.zarr"), "--side", str(side)]
+        subprocess.run(call, check=True)
+        wall = time.perf_counter()
+        found = segment(made / "s.zarr", output=made / "out")
+        wall = time.perf_counter() - wall
+    return {
+        "name": "memory",
+        "side": side,
+        "seconds": wall,
+        "parts": found.seconds,
+        "cubes": found.cubes,
+        "foreground": found.foreground,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def in_a_process(*arguments: str) -> dict[str, Any]:
+    """One case with the allocator's thresholds fixed."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **ALLOCATOR},
+    )
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(row, flush=True)
+    return row
+
+
+def main(given: list[str] | None = None) -> None:
+    """Measure all cases, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=512, help="of the throughput cases")
+    parser.add_argument("--sides", type=int, nargs="*", default=(256, 512, 1024), help="of the memory cases")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--case", choices=("invlearn", "monai", "memory"), help="only this one, printed")
+    parser.add_argument("--make", type=Path, help="only write the stack of a memory case")
+    options = parser.parse_args(given)
+    if options.make:
+        sparse(options.make, options.side)
+        return
+    if options.case:
+        row = (
+            memory(options.side)
+            if options.case == "memory"
+            else throughput(options.case, options.side, options.threads)
+        )
+        print(json.dumps(row))
+        return
+    own = multiply_adds(ours())
+    network, channels = theirs(own)
+    rows = [
+        in_a_process("--case", name, "--side", str(options.side), "--threads", str(options.threads))
+        for name in ("invlearn", "monai")
+    ]
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "monai", "invlearn")},
+        "multiply_adds_a_voxel": {"invlearn": own, "monai": multiply_adds(network)},
+        "monai": {"channels": channels, "roi": ROI, "overlap": OVERLAP},
+        "throughput": rows,
+        "ratio_of_cpu_seconds": rows[1]["cpu_seconds"] / rows[0]["cpu_seconds"],
+        "memory": [in_a_process("--case", "memory", "--side", str(side)) for side in options.sides],
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
