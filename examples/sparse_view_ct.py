@@ -65,13 +65,13 @@ class Study:
     views: int = 10
     rotations: int = 36
     noise: float = 0.3
-    train: int = 400
+    train: int = 800
     test: int = 16
     depth: int = 4
     width: int = 16
     levels: int = 2
     step: float = 10.0
-    epochs: int = 4
+    epochs: int = 12
     batch: int = 8
     learning_rate: float = 2e-3
     weight: float = 0.1
