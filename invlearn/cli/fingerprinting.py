@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from invlearn.cli.app import FAILED
+from invlearn.cli.fingerprinting_training import train
 from invlearn.cli.options import FILE, Settings, interrupts_held, new_command
 
 METHODS = ("adjoint", "subspace", "llr", "pgdnet")
@@ -202,6 +203,7 @@ def voxel_size(scan: Any) -> tuple[float, ...]:
 @click.option("--b1", type=FILE, help="Actual over nominal flip angle: (*image), or NIfTI.")
 @click.option("--method", type=click.Choice(METHODS), default="subspace", show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), metavar="K", help="Dimension of the signals' subspace.")
+@click.option("--weights", type=FILE, metavar="F", help="Of --method pgdnet; else those for this sequence.")
 def reconstruct(settings: Settings, scan: Path, output: Path, method: str, **options: Any) -> int:
     """Reconstruct an ISMRMRD SCAN of any program.
 
@@ -214,11 +216,6 @@ def reconstruct(settings: Settings, scan: Path, output: Path, method: str, **opt
     """
     from invlearn.io.runs import output_folder
 
-    if method == "pgdnet":
-        raise ValueError(
-            "--method pgdnet needs trained weights, and there are none; "
-            "use --method subspace (the most accurate of the others), llr or adjoint"
-        )
     files = [scan, *(value for value in options.values() if isinstance(value, Path))]
     for path in files:
         if not path.exists():
@@ -252,6 +249,7 @@ def compute(settings: Settings, run: Any, scan: Path, method: str, options: Mapp
             data,
             method,
             sequence=sequence,
+            weights=options["weights"],
             rank=options["rank"],
             coil_maps=coil_maps,
             b1=b1,
@@ -297,7 +295,7 @@ def evaluate(settings: Settings, folder: Path, truth: Path, as_json: bool) -> No
         click.echo(f"{name.upper():4}{shares}")
 
 
-@click.group("mrf", short_help="Magnetic resonance fingerprinting: simulate, reconstruct, evaluate.")
+@click.group("mrf", short_help="Magnetic resonance fingerprinting: simulate, reconstruct, train, evaluate.")
 def command() -> None:
     """Magnetic resonance fingerprinting: T1, T2 and proton density from multi-coil k-space.
 
@@ -305,5 +303,5 @@ def command() -> None:
     """
 
 
-for part in (simulate, reconstruct, evaluate):
+for part in (simulate, reconstruct, train, evaluate):
     command.add_command(part)

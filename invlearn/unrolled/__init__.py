@@ -7,6 +7,8 @@ from invlearn.unrolled.fingerprinting import FingerprintMaps, reconstruct_finger
 from invlearn.unrolled.iterations import ADMM, FISTA, HQS, PDHG, PGD, Iteration
 from invlearn.unrolled.lowrank import LocallyLowRank, NuclearNorm
 from invlearn.unrolled.networks import Learned, ResidualCNN, UNet, WaveletUNet
+from invlearn.unrolled.pgdnet import PGDNet
+from invlearn.unrolled.pgdnet_weights import load_pgdnet, save_pgdnet
 from invlearn.unrolled.proximal import (
     L1,
     Box,
@@ -43,6 +45,7 @@ __all__ = [
     "LearnedReconstruction",
     "LocallyLowRank",
     "NuclearNorm",
+    "PGDNet",
     "Regulariser",
     "ResidualCNN",
     "TotalVariation",
@@ -58,6 +61,8 @@ __all__ = [
     "WaveletUNet",
     "Zero",
     "data_hash",
+    "load_pgdnet",
     "physics_card",
     "reconstruct_fingerprints",
+    "save_pgdnet",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,17 @@ from torch import Tensor
 from invlearn.io.arrays import format_bytes, memory_limit
 from invlearn.io.scans import Scan
 from invlearn.physics.mri import coils
-from invlearn.physics.mri.fingerprint import Dictionary, FingerprintOperator, Grid
+from invlearn.physics.mri.fingerprint import Dictionary, FingerprintMatch, FingerprintOperator, Grid
 from invlearn.physics.mri.sequence import FingerprintSequence
+from invlearn.physics.solvers import Solution
+from invlearn.unrolled.pgdnet import Estimate, Measured, PGDNet
+from invlearn.unrolled.pgdnet_weights import load_pgdnet, require_sequence, weights_for
+from invlearn.unrolled.pixelwise import amplitude, standard_errors
 from invlearn.unrolled.subspace import Method, Progress, SubspaceProblem, method_by_name
 
 DEFAULT_METHOD = "subspace"
 _B1_STEP = 0.05
+_COIL_GRID = 96  # largest grid on which coil maps are estimated; they are smooth
 #: Share of the dictionary's energy in the subspace: what is left out must drown in the noise, in the
 #: frames after the inversion too, where signals differ most.
 _ENERGY = 0.99998
@@ -101,8 +108,9 @@ def sequence_of(scan: Scan) -> FingerprintSequence:
 
 def reconstruct_fingerprints(
     scan: Scan,
-    method: str | Method = DEFAULT_METHOD,
+    method: str | Method | PGDNet = DEFAULT_METHOD,
     *,
+    weights: str | os.PathLike[str] | None = None,
     sequence: FingerprintSequence | None = None,
     dictionary: Dictionary | None = None,
     rank: int | None = None,
@@ -122,13 +130,17 @@ def reconstruct_fingerprints(
         From `read_scan` or `simulate_scan`.
     method
         `"subspace"` (edge-preserving conjugate gradients, the most accurate), `"llr"` (locally low
-        rank), `"adjoint"` (density-compensated, the quickest), or a `Method` with settings of its own.
+        rank), `"adjoint"` (density-compensated, the quickest), `"pgdnet"` (learned), or a `Method` or
+        `PGDNet` of one's own.
+    weights
+        File of `"pgdnet"`; by default those of the package for this sequence.
     sequence
         What was played; by default what the scan says, with all pulses about one axis.
     dictionary
-        Of this sequence; built by default.
+        Of this sequence; built by default. PGD-Net takes none.
     rank
-        Dimension of the subspace when the dictionary is built; by default 99.998 % of the energy.
+        Dimension of the subspace when the dictionary is built; by default 99.998 % of the energy. PGD-Net
+        brings its own.
     coil_maps
         `(C, *image)`; estimated by default.
     b1
@@ -146,14 +158,16 @@ def reconstruct_fingerprints(
     ------
     ValueError
         No trajectory, a sequence or dictionary of another length, rank above the frames, coil or B1
-        maps of another shape or with NaN, more memory than there is.
+        maps of another shape or with NaN, more memory than there is; weights for another sequence or rank,
+        none for this one, weights or a dictionary that the method does not use.
+    FileNotFoundError
+        No such weights.
 
     Examples
     --------
     >>> maps = reconstruct_fingerprints(read_scan("scan.h5"))  # doctest: +SKIP
     >>> maps.t1, maps.t1_sd                                     # doctest: +SKIP
     """
-    solver = method_by_name(method) if isinstance(method, str) else method
     if scan.trajectory is None:
         raise ValueError("the scan has no trajectory; give one (--trajectory F), (kx, ky) in cycles a pixel")
     if not scan.kspace.any():
@@ -161,44 +175,180 @@ def reconstruct_fingerprints(
     sequence = _sequence(scan, sequence, dictionary)
     field = None if b1 is None else _b1_map(b1, scan.shape)
     given = None if coil_maps is None else _coil_maps(coil_maps, scan)
-    if dictionary is None:
-        progress("simulating the dictionary")
-        energy = _ENERGY if rank is None else None
-        dictionary = Dictionary.build(sequence, _grid(field), rank=rank, energy=energy)
-    _require_memory(scan, dictionary.rank)
+    way: _Way
+    if isinstance(method, PGDNet) or method == "pgdnet":
+        if dictionary is not None:
+            raise ValueError("PGD-Net takes no dictionary; leave it out")
+        way = _Learned.choose(method, weights, sequence, rank)
+    elif weights is not None:
+        raise ValueError("weights are for the method pgdnet; leave them out, or take that method")
+    else:
+        solver = method_by_name(method) if isinstance(method, str) else method
+        if dictionary is None:
+            progress("simulating the dictionary")
+            energy = _ENERGY if rank is None else None
+            dictionary = Dictionary.build(sequence, _grid(field), rank=rank, energy=energy)
+        way = _Matched(solver, dictionary)
     device = torch.device(device)
-    basis = dictionary.basis.to(torch.complex64)
+    basis = way.basis.to(torch.complex64)
+    _require_memory(scan, basis.shape[1])
     if given is None:
         progress("estimating coil maps")
-    maps = _estimated(scan, basis) if given is None else given
-    problem = _problem(scan, basis, maps, device)
-    found = solver.solve(problem, progress)
+    maps = estimated_coil_maps(scan, basis) if given is None else given
+    problem = subspace_problem(scan, basis, maps, device, eps=way.eps)
+    found, match = way.solve(problem, field, progress)
     x = found.value
-    noise = problem.noise(x)
-    progress("matching")
-    # of the real part, hence the 2; infinite where no coil sees anything
-    sd = noise / (2 * problem.gain).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
-    seen = problem.gain > 1e-6 * problem.gain.max()
-    match = dictionary.match(x, field, noise=sd, mask=seen)
     kept = {name: getattr(match, name).cpu().numpy() for name in _MATCHED}
-    settings = {
-        **solver.to_dict(),
-        "rank": dictionary.rank,
-        "atoms": len(dictionary.atoms),
-        "coil_maps": "estimated" if given is None else "given",
-    }
     return FingerprintMaps(
         **kept,
         images=x.cpu().numpy(),
         coil_maps=maps.numpy(),
         sequence=sequence,
-        noise=noise,
+        noise=problem.noise(x),
         residual=math.sqrt(problem.misfit(x) / problem.energy),
         converged=found.converged,
         iterations=found.iterations,
         residuals=found.residuals,
-        settings=settings,
+        settings={**way.settings(), "coil_maps": "estimated" if given is None else "given"},
     )
+
+
+class _Way(ABC):
+    """From data to images and maps."""
+
+    basis: Tensor
+    eps: float  # of the non-uniform transform
+
+    @abstractmethod
+    def solve(
+        self, problem: SubspaceProblem, b1: np.ndarray | None, progress: Progress
+    ) -> tuple[Solution[Tensor], FingerprintMatch]:
+        """The subspace images, and the maps that they show."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Plain values."""
+
+
+class _Matched(_Way):
+    """Images by a solver, maps by matching them to a dictionary."""
+
+    eps = 1e-6
+
+    def __init__(self, solver: Method, dictionary: Dictionary) -> None:
+        self.solver, self.dictionary = solver, dictionary
+        self.basis = dictionary.basis
+
+    def solve(
+        self, problem: SubspaceProblem, b1: np.ndarray | None, progress: Progress
+    ) -> tuple[Solution[Tensor], FingerprintMatch]:
+        found = self.solver.solve(problem, progress)
+        progress("matching")
+        sd = _coefficient_sd(problem, problem.noise(found.value))
+        return found, self.dictionary.match(found.value, b1, noise=sd, mask=_seen(problem))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **self.solver.to_dict(),
+            "rank": self.dictionary.rank,
+            "atoms": len(self.dictionary.atoms),
+        }
+
+
+class _Learned(_Way):
+    """Maps by PGD-Net, and the images that they make."""
+
+    eps = 1e-4  # well below the noise
+
+    def __init__(self, network: PGDNet, name: str) -> None:
+        self.network, self.name = network, name
+        self.basis = network.basis
+
+    @classmethod
+    def choose(
+        cls,
+        method: str | Method | PGDNet,
+        weights: str | os.PathLike[str] | None,
+        sequence: FingerprintSequence,
+        rank: int | None,
+    ) -> _Learned:
+        """The network that is given, that of a file, or the one of the package for this sequence."""
+        if isinstance(method, PGDNet):
+            if weights is not None:
+                raise ValueError("give a PGDNet or a file of weights, not both")
+            network, name = method, "given"
+        elif weights is not None:
+            network, name = load_pgdnet(weights), os.fspath(weights)
+        else:
+            network, name = weights_for(sequence), "of invlearn"
+        require_sequence(
+            network, sequence, rank, "these weights" if name == "given" else f"the weights {name}"
+        )
+        return cls(network, name)
+
+    def solve(
+        self, problem: SubspaceProblem, b1: np.ndarray | None, progress: Progress
+    ) -> tuple[Solution[Tensor], FingerprintMatch]:
+        progress("PGD-Net")
+        network = self.network.to(problem.gain.device).eval()
+        field = None if b1 is None else torch.from_numpy(b1).to(problem.gain)
+        scan = Measured.of(problem, field)
+        network.require_b1(field)
+        with torch.no_grad():
+            iterates = network(scan)
+        last = iterates[-1]
+        noise, seen = problem.noise(last.images), _seen(problem)
+        problem.solved(last.images, noise, True)
+        sd = _coefficient_sd(problem, noise)
+        match = _as_match(network, last, sd, seen, field)
+        residuals = tuple(i.noise / math.sqrt(problem.energy / scan.samples) for i in iterates)
+        return Solution(last.images, True, len(iterates), residuals), match
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "method": "pgdnet",
+            "iterations": self.network.iterations,
+            "rank": self.network.rank,
+            "weights": self.name,
+        }
+
+
+def _seen(problem: SubspaceProblem) -> Tensor:
+    """Where a coil sees anything."""
+    return problem.gain > 1e-6 * problem.gain.max()
+
+
+def _coefficient_sd(problem: SubspaceProblem, noise: float) -> Tensor:
+    """Of the real part of a coefficient, hence the 2; infinite where no coil sees anything."""
+    return noise / (2 * problem.gain).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+
+
+def _as_match(
+    network: PGDNet, found: Estimate, sd: Tensor, seen: Tensor, b1: Tensor | None
+) -> FingerprintMatch:
+    """The maps of an iterate with their standard errors; 0 where nothing is seen."""
+    factors = None if b1 is None else b1[seen]
+    atom, jacobian = network.decoder.with_slopes(found.point[:, seen].T, factors)
+    rho, s = found.density[seen], found.gradient[:, seen].T
+    errors = standard_errors(found.point[:, seen].T, rho, atom, jacobian) * sd[seen][:, None]
+    left = torch.linalg.vector_norm(s - amplitude(atom, s)[:, None] * atom, dim=1)
+    residual = left / torch.linalg.vector_norm(s, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    values = {
+        "t1": found.point[0, seen].exp(),
+        "t2": found.point[1, seen].exp(),
+        "pd": rho / network.phase,
+        "b1": torch.ones_like(left) if factors is None else factors,
+        "t1_sd": errors[:, 0],
+        "t2_sd": errors[:, 1],
+        "pd_sd": errors[:, 2],
+        "correlation": (1 - residual.square()).clamp_min(0).sqrt(),
+        "residual": residual,
+    }
+    maps = {}
+    for name, value in values.items():
+        maps[name] = torch.zeros(seen.shape, dtype=value.dtype, device=value.device)
+        maps[name][seen] = value
+    return FingerprintMatch(**maps, mask=seen)
 
 
 _MATCHED = ("t1", "t2", "pd", "t1_sd", "t2_sd", "pd_sd", "correlation")
@@ -255,19 +405,40 @@ def _coil_maps(maps: np.ndarray | Tensor, scan: Scan) -> Tensor:
     return found
 
 
-def _estimated(scan: Scan, basis: Tensor) -> Tensor:
-    """Maps from the samples projected on the first direction of the subspace: one image of all frames."""
+def estimated_coil_maps(scan: Scan, basis: Tensor) -> Tensor:
+    """Coil maps `(C, *image)` from an image of all frames: the samples' first direction of the subspace."""
     if scan.coils == 1:
         return torch.ones(1, *scan.shape, dtype=torch.complex64)
     first = torch.from_numpy(scan.kspace * basis[:, 0].numpy().conj()[scan.frame])
-    middle = coils.calibration_kspace(first, torch.from_numpy(scan.trajectory), scan.shape)
+    grid = tuple(math.ceil(n / math.ceil(n / _COIL_GRID)) for n in scan.shape)
+    ratio = torch.tensor([n / g for n, g in zip(scan.shape, grid, strict=True)][::-1], dtype=torch.float64)
+    middle = coils.calibration_kspace(first, torch.from_numpy(scan.trajectory) * ratio, grid)
     # Maps everywhere: a voxel that they leave out folds into the others.
-    return coils.espirit(middle, crop=0.0).to(torch.complex64)
+    maps = coils.espirit(middle, crop=0.0)
+    for axis, n in enumerate(scan.shape, start=1):
+        maps = _resampled(maps, axis, n)
+    length = torch.linalg.vector_norm(maps, dim=0)
+    return (maps / torch.where(length == 0, 1, length)).to(torch.complex64)
 
 
-def _problem(scan: Scan, basis: Tensor, maps: Tensor, device: torch.device) -> SubspaceProblem:
+def _resampled(maps: Tensor, axis: int, size: int) -> Tensor:
+    """Linear interpolation of what is smooth and periodic, to `size` pixels of the same field of view."""
+    n = maps.shape[axis]
+    if n == size:
+        return maps
+    place = (torch.arange(size, dtype=torch.float64) - size // 2) * n / size + n // 2
+    lower = place.floor()
+    weight = (place - lower).reshape(-1, *[1] * (maps.ndim - 1 - axis)).to(maps.dtype)
+    before, after = (maps.index_select(axis, (lower.long() + step) % n) for step in (0, 1))
+    return before * (1 - weight) + after * weight
+
+
+def subspace_problem(
+    scan: Scan, basis: Tensor, maps: Tensor, device: torch.device, *, eps: float = 1e-6
+) -> SubspaceProblem:
+    """The data of a scan with their model in the subspace `(frames, K)`."""
     trajectory, frame = torch.from_numpy(scan.trajectory), torch.from_numpy(scan.frame)
-    operator = FingerprintOperator(trajectory, frame, basis, scan.shape, maps).to(device)
+    operator = FingerprintOperator(trajectory, frame, basis, scan.shape, maps, eps=eps).to(device)
     played = torch.bincount(frame, minlength=scan.frames)
     density = float((played[:, None] * basis.abs().square()).sum() / basis.shape[1])
     gain = density * maps.abs().square().sum(0)

@@ -15,8 +15,6 @@ import math
 import torch
 from torch import Tensor
 
-from invlearn.physics.mri.fingerprint import FingerprintOperator
-
 #: Added to the circulant matrix, as a share of its mean: what was hardly sampled is not blown up.
 _FLOOR = 0.1
 
@@ -26,15 +24,18 @@ class Circulant:
 
     Parameters
     ----------
-    operator
-        A.
+    kernel
+        Transfer functions `(K, K, *grid)` of AᴴA without coils, `FingerprintOperator.transfer`.
+    coil_maps
+        `(C, *image)`; None for one coil with s = 1.
+    shape
+        The image.
     """
 
-    def __init__(self, operator: FingerprintOperator) -> None:
-        self.shape = operator.domain.shape[1:]
+    def __init__(self, kernel: Tensor, coil_maps: Tensor | None, shape: tuple[int, ...]) -> None:
+        self.shape = shape
         self.axes = tuple(range(-len(self.shape), 0))
-        kernel = operator.transfer(torch.float32)
-        overlap = _overlap(operator.coil_maps, self.shape, kernel.shape[2:])
+        overlap = _overlap(coil_maps, self.shape, kernel.shape[2:])
         spectrum = torch.stack([self._row(row, overlap) for row in kernel]).movedim((0, 1), (-2, -1))
         self.spectrum = (spectrum + spectrum.mH) / 2
 

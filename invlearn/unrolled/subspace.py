@@ -68,7 +68,8 @@ class SubspaceProblem:
     @cached_property
     def circulant(self) -> Circulant:
         """What is near AᴴA and easily inverted."""
-        return Circulant(self.operator)
+        operator = self.operator
+        return Circulant(operator.transfer(torch.float32), operator.coil_maps, operator.domain.shape[1:])
 
     @cached_property
     def energy(self) -> float:

@@ -18,8 +18,8 @@ from invlearn.cli import main
 from invlearn.io import read_scan
 from invlearn.io.maps import write_map
 from invlearn.physics.mri import FingerprintSequence, trajectories
-from invlearn.physics.mri.fingerprint import Grid
-from invlearn.unrolled import fingerprinting
+from invlearn.physics.mri.fingerprint import Dictionary, Grid
+from invlearn.unrolled import PGDNet, fingerprinting, save_pgdnet
 
 FOREIGN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "foreign_scan.py"))
 SIZE, FRAMES = 24, 60
@@ -221,10 +221,66 @@ def test_the_sequence_given_wins_over_the_header(folder: Path, tmp_path: Path) -
     assert np.median(abs(t2[1] - t2[0])[inside]) > 0.005
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a PGD-Net before training: gradient descent with matching."""
+    train = FingerprintSequence.default(FRAMES)
+    dictionary = Dictionary.build(train, Grid.logarithmic((0.3, 3.5), (0.03, 0.6), step=0.3), rank=6)
+    network = PGDNet(train, dictionary.basis, dictionary.phase, width=4, levels=1, hidden=100)
+    network.fit_decoder(atoms=1500)
+    path = tmp_path_factory.mktemp("weights") / "pgdnet.safetensors"
+    save_pgdnet(path, network, {})
+    return path
+
+
 def test_pgdnet_needs_weights(folder: Path, tmp_path: Path) -> None:
     line = refused("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--method", "pgdnet")
-    assert "needs trained weights, and there are none" in line
+    assert f"no PGD-Net weights for this sequence of {FRAMES} frames" in line
+    assert "invlearn mrf train MAPS_FOLDER -o DIR" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pgdnet_with_weights(folder: Path, tmp_path: Path, weights: Path) -> None:
+    args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--method", "pgdnet")
+    result = run(*args, "--weights", weights)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "o").iterdir()} == WRITTEN | {"report.html", "run.json"}
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["metrics"]["settings"]["method"] == "pgdnet"
+    assert str(weights) in record["inputs"]
+    result = run("evaluate", tmp_path / "o", "--truth", folder / "maps.npz", "--json")
+    assert json.loads(result.stdout)["t1"]["median_relative_error"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "pgdnet", "--rank", 4), "rank 4 instead of 6"),
+        (("--method", "pgdnet", "--inversion-time", 0.03), "inversion_time 0.03 instead of 0.018"),
+        (("--method", "llr"), "weights are for the method pgdnet"),
+    ],
+)
+def test_weights_for_something_else(
+    folder: Path, tmp_path: Path, weights: Path, options: tuple[object, ...], message: str
+) -> None:
+    args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--weights", weights)
+    assert message in refused(*args, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_weights_and_scans_for_pgdnet(folder: Path, tmp_path: Path, weights: Path) -> None:
+    learned = ("--method", "pgdnet", "--weights")
+    args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", *learned)
+    (tmp_path / "bad.safetensors").write_bytes(weights.read_bytes()[:-100])
+    assert "damaged" in refused(*args, tmp_path / "bad.safetensors")
+    assert "does not exist" in refused(*args, tmp_path / "none.safetensors")
+    np.savez(tmp_path / "coils.npz", coil_maps=np.zeros((8, SIZE, SIZE), np.complex64))
+    line = refused(*args, weights, "--coil-maps", tmp_path / "coils.npz")
+    assert "the coil maps are zero everywhere" in line
+    short = tmp_path / "short.h5"
+    assert run("simulate", folder / "maps.npz", "-o", short, "--frames", 40).exit_code == 0
+    line = refused("reconstruct", short, "-o", tmp_path / "o", *learned, weights)
+    assert f"this scan has 40 frames instead of {FRAMES}" in line
 
 
 def test_a_reconstruction_that_does_not_converge_says_so(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from invlearn.io import Scan, read_scan
 from invlearn.io.maps import TissueMaps
@@ -16,7 +17,7 @@ from invlearn.physics.mri import FingerprintSequence, trajectories
 from invlearn.physics.mri.fingerprint import Dictionary, Grid
 from invlearn.physics.mri.fingerprint.evaluate import Evaluation, evaluate_maps
 from invlearn.physics.mri.fingerprint.simulate import birdcage_maps, simulate_scan
-from invlearn.unrolled import FingerprintMaps, reconstruct_fingerprints, subspace
+from invlearn.unrolled import FingerprintMaps, PGDNet, reconstruct_fingerprints, save_pgdnet, subspace
 from invlearn.unrolled import fingerprinting as module
 from invlearn.unrolled.fingerprinting import sequence_of
 from invlearn.unrolled.subspace import LowRank, Subspace
@@ -239,6 +240,76 @@ def test_rank_and_progress(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input(scan: Scan, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         reconstruct_fingerprints(scan, **change)
+
+
+@pytest.fixture(scope="module")
+def network(dictionary: Dictionary) -> PGDNet:
+    """Before training: gradient descent with matching."""
+    made = PGDNet(dictionary.sequence, dictionary.basis, dictionary.phase, width=4, levels=1)
+    made.fit_decoder(atoms=3000)
+    return made
+
+
+def test_pgdnet_as_a_method(scan: Scan, network: PGDNet, tmp_path: Path) -> None:
+    found = reconstruct_fingerprints(scan, network)
+    t1, t2, pd = medians(found)  # nothing was learned yet
+    assert t1 < 0.03
+    assert t2 < 0.1
+    assert pd < 0.05
+    assert found.settings == {
+        "method": "pgdnet",
+        "iterations": 5,
+        "rank": 7,
+        "weights": "given",
+        "coil_maps": "estimated",
+    }
+    assert (found.converged, found.iterations, len(found.residuals)) == (True, 5, 5)
+    assert found.residual < 0.4
+    save_pgdnet(tmp_path / "w.safetensors", network, {})
+    told: list[str] = []
+    again = reconstruct_fingerprints(
+        scan, "pgdnet", weights=tmp_path / "w.safetensors", progress=told.append, b1=np.ones((SIZE, SIZE))
+    )
+    np.testing.assert_allclose(again.t1, found.t1, rtol=1e-3)
+    assert told == ["estimating coil maps", "PGD-Net"]
+
+
+def test_its_standard_errors_are_those_of_matching(
+    scan: Scan, network: PGDNet, best: FingerprintMaps
+) -> None:
+    """At the same tissue and noise; the noise that each finds differs."""
+    found = reconstruct_fingerprints(scan, network)
+    for name in ("t1_sd", "t2_sd", "pd_sd"):
+        one, other = (getattr(maps, name)[CORE] / maps.noise for maps in (found, best))
+        assert np.median(one / other) == pytest.approx(1, abs=0.05)
+    assert found.correlation[CORE].mean() > 0.99
+
+
+def test_pgdnet_refuses(scan: Scan, network: PGDNet, dictionary: Dictionary, tmp_path: Path) -> None:
+    save_pgdnet(tmp_path / "w.safetensors", network, {})
+    for options, message in (
+        ({"method": network, "dictionary": dictionary}, "PGD-Net takes no dictionary"),
+        ({"method": network, "weights": tmp_path / "w.safetensors"}, "not both"),
+        ({"method": "llr", "weights": tmp_path / "w.safetensors"}, "weights are for the method pgdnet"),
+        ({"method": network, "rank": 6}, "rank 6 instead of 7"),
+        ({"method": network, "b1": np.full((SIZE, SIZE), 0.9)}, "the weights know 1 to 1"),
+        ({"method": "pgdnet"}, "no PGD-Net weights for this sequence of 100 frames"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reconstruct_fingerprints(scan, **options)  # type: ignore[arg-type]
+
+
+def test_coil_maps_of_large_matrices_are_those_of_all_pixels(
+    scan: Scan, dictionary: Dictionary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    basis = dictionary.basis.to(torch.complex64)
+    whole = module.estimated_coil_maps(scan, basis)
+    monkeypatch.setattr(module, "_COIL_GRID", 24)
+    coarse = module.estimated_coil_maps(scan, basis)
+    assert coarse.shape == whole.shape
+    torch.testing.assert_close((coarse.abs() ** 2).sum(0), torch.ones(SIZE, SIZE))
+    agreement = (coarse.conj() * whole).sum(0).abs()[torch.from_numpy(TRUTH.inside)]
+    assert float(agreement.quantile(0.02)) > 0.995
 
 
 def test_a_scan_without_trajectory(scan: Scan, dictionary: Dictionary) -> None:

@@ -1,0 +1,143 @@
+"""Train the PGD-Net weights that ship with invlearn, from anatomy that was drawn and never scanned.
+
+``python examples/train_pgdnet.py OUT --frames 200`` and ``--frames 1000`` make the two files. Scans of drawn
+heads are simulated once into OUT (``scans``, ``scans_held_back``); training goes through them, flipped and
+transposed at random. Everything comes from the seed; ``--resume`` goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invlearn.io import read_volume
+from invlearn.physics.mri import FingerprintSequence
+from invlearn.physics.mri.fingerprint.anatomy import (
+    BONE,
+    FAT,
+    FLUID,
+    GREY,
+    MUSCLE,
+    TISSUES,
+    WHITE,
+)
+from invlearn.training import Settings
+from invlearn.unrolled.pgdnet_pool import Pool, Variety, write_pool
+from invlearn.unrolled.pgdnet_subjects import of_labels, one_of, synthetic
+from invlearn.unrolled.pgdnet_training import KspaceLoss, MapLoss, loss_card, new_pgdnet, train_pgdnet
+from invlearn.unrolled.pgdnet_weights import save_pgdnet
+
+#: The Cramér-Rao bounds in white and grey matter are within 0.5 % of those without truncation, in fluid 6 %.
+RANK = {200: 8, 1000: 10}
+LIMITS = (
+    "made from drawn heads only: folds, fluid, fat, lesions of random values, no real anatomy; two axes, "
+    "one tissue a voxel (partial volumes as mean values), no motion, no flow, no off-resonance; flip angles "
+    "as played unless a B1 map is given (0.7 to 1.3); 4 to 10 coils, 18 to 45 dB, spirals of 1.2 to 5 turns "
+    "and spokes; beyond that it was not trained. Standard errors are those of the noise and know no bias."
+)
+
+
+#: What BrainWeb's labels are made of.
+BRAINWEB = {
+    label: TISSUES[tissue]
+    for label, tissue in enumerate((FLUID, GREY, WHITE, FAT, MUSCLE, MUSCLE, BONE, GREY, MUSCLE), start=1)
+}
+KEPT = slice(75, 106)  # of the axial planes: those around the one that the benchmarks reconstruct
+
+
+def label_planes(path: Path) -> np.ndarray:
+    """Axial planes `(planes, H, W)`, without those that are kept for tests."""
+    planes = read_volume(path).data.T
+    return np.delete(planes, KEPT, 0).astype(np.uint8)
+
+
+def main(given: list[str] | None = None) -> dict[str, Any]:
+    """Train, write the weights and their card, and return the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for weights, card, scans and checkpoints")
+    parser.add_argument("--frames", type=int, default=200, help="of the built-in train")
+    parser.add_argument("--rank", type=int, help="of the subspace")
+    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--hidden", type=int, default=128, help="units of the decoder")
+    parser.add_argument("--scans", type=int, default=384)
+    parser.add_argument("--labels", type=Path, help="BrainWeb's labels (NIfTI): half of the scans from them")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96, 112])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--self-supervised", action="store_true", help="from k-space alone")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args(given)
+    variety = Variety(sizes=tuple(options.sizes))
+    began = time.perf_counter()
+    network, signals = new_pgdnet(
+        FingerprintSequence.default(options.frames),
+        rank=options.rank or RANK.get(options.frames),
+        seed=options.seed,
+        iterations=options.iterations,
+        width=options.width,
+        hidden=options.hidden,
+    )
+    pools, anatomy, told = [], synthetic(variety.b1), "drawn heads, no real one"
+    if options.labels:
+        anatomy = one_of(anatomy, of_labels(label_planes(options.labels), BRAINWEB, b1=variety.b1))
+        told = f"drawn heads, and planes of the labels {options.labels.name} with tissues drawn anew"
+    for number, (name, scans) in enumerate(
+        (("scans", options.scans), ("scans_held_back", max(1, options.scans // 12)))
+    ):
+        write_pool(
+            options.out / name,
+            network,
+            anatomy,
+            scans,
+            variety=variety,
+            split=options.self_supervised,
+            seed=2 * options.seed + number,
+            progress=lambda done, of: print(f"scan {done} of {of}", flush=True) if done % 24 == 0 else None,
+        )
+        pools.append(Pool(options.out / name, turned=number == 0))
+    settings = Settings(
+        batch_size=1,
+        learning_rate=options.learning_rate,
+        schedule="cosine",
+        gradient_clip=1.0,
+        seed=options.seed,
+        folder=options.out / "checkpoints",
+        checkpoint_steps=100,
+        resume=options.resume,
+        accelerator="auto",
+    )
+    loss = KspaceLoss() if options.self_supervised else MapLoss()
+    result = train_pgdnet(
+        network, pools[0], epochs=options.epochs, val=pools[1], loss=loss, settings=settings
+    )
+    card = {
+        "task": f"T1, T2 and density from the built-in fingerprinting train of {options.frames} frames",
+        "data": {"anatomy": told, "pool": pools[0].about},
+        "limits": LIMITS,
+        "signals": signals,
+        "training": {
+            "loss": loss_card(loss),
+            "epochs": options.epochs,
+            "steps": int(result.history[-1]["step"]),
+            "learning_rate": options.learning_rate,
+            "seed": options.seed,
+            "seconds": round(sum(row["seconds"] for row in result.history)),
+        },
+        "held_back": dict(result.history[result.best_epoch - 1]),
+    }
+    name = f"pgdnet_{options.frames}.safetensors"
+    save_pgdnet(options.out / name, network, card, overwrite=True)
+    print(json.dumps(card, indent=2))
+    print(f"{options.out / name}: {time.perf_counter() - began:.0f} s")
+    return card
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,465 @@
+"""PGD-Net: proximal gradient steps whose proximal operator is a network that goes through T1, T2 and density.
+
+Iteration t of T, with the same weights in all:
+
+    s = x - a_t P (AᴴA x - Aᴴy)         a gradient step, preconditioned
+    m = encoder(s)                       T1, T2 and ρ of every voxel: its inverse, then corrected by a CNN
+    x = ρ a(T1, T2)                      the signals of these tissues, and no others: the decoder
+
+The encoder begins with the exact inverse of the decoder (the best T1, T2, ρ for the coefficients of a voxel),
+and the CNN adds what neighbours tell: log T1, log T2 and ρ change by its output. With an output of zero this
+is gradient descent with matching (BLIP). All that the CNN sees is in units of the object's signal, turned by
+the smoothed phase of ρ, beside the standard deviation of what is not yet explained: so the weights know
+neither the unit of the data nor their noise, matrix, coils or trajectory. They know the sequence and the
+basis of its signals.
+
+D. Chen, M. Davies, M. Golbabaee, MICCAI 2020, arXiv:2006.15271. There the data are real, on a Cartesian grid
+and of one coil, the encoder ends in a pixelwise network instead of beginning with the inverse, and P = 1.
+M. Davies et al., SIAM J. Imaging Sci. 7 (2014) 2623, doi:10.1137/130947246 (BLIP).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from invlearn.physics.mri.sequence import FingerprintSequence
+from invlearn.physics.nufft import apply_toeplitz
+from invlearn.unrolled.networks import UNet
+from invlearn.unrolled.pixelwise import PixelwiseInverse, SignalNetwork, amplitude
+from invlearn.unrolled.preconditioner import Circulant, Preconditioner
+from invlearn.unrolled.subspace import SubspaceProblem
+
+TRAINS = ("flip_angle", "phase", "tr", "te")
+OUTPUTS = 5  # log T1, log T2, gain and both parts of ρ
+_TYPICAL = (1.0, 0.08)  # T1, T2 (s) of what signals are compared with
+_SEEN = 0.02  # of the object's signal: below it a voxel is not inverted
+_LARGEST = 6.0  # density in units of the object's
+_PHASE = (5, 3)  # side of the boxes, and their number, that smooth the phase
+_TINY = 1e-30
+_LEVEL = 0.1  # the CNN sees 1 + log10 of noise over signal / this
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What PGD-Net needs to know of a scan.
+
+    Attributes
+    ----------
+    kernel
+        Transfer functions `(K, K, *grid)` of the normal operator, `FingerprintOperator.transfer`.
+    coil_maps
+        `(C, *image)`, complex64.
+    back_projection
+        Aᴴy `(K, *image)`, complex64.
+    gain
+        Diagonal of AᴴA, `(*image)`.
+    energy
+        ‖y‖².
+    samples
+        Number of complex samples of all coils.
+    b1
+        Factor on the flip angles `(*image)`; None for 1.
+    """
+
+    kernel: Tensor
+    coil_maps: Tensor
+    back_projection: Tensor
+    gain: Tensor
+    energy: float
+    samples: int
+    b1: Tensor | None = None
+
+    @classmethod
+    def of(cls, problem: SubspaceProblem, b1: Tensor | None = None) -> Measured:
+        """A scan's data and model; the basis must be the network's."""
+        operator = problem.operator
+        maps = operator.coil_maps
+        return cls(
+            operator.transfer(torch.float32),
+            torch.ones(1, *operator.domain.shape[1:]).to(problem.gain) if maps is None else maps,
+            problem.back_projection,
+            problem.gain,
+            problem.energy,
+            problem.kspace.numel(),
+            b1,
+        )
+
+    def normal(self, x: Tensor) -> Tensor:
+        """AᴴA x."""
+        total = torch.zeros_like(x)
+        for s in self.coil_maps:
+            total = total + s.conj() * apply_toeplitz(self.kernel, s * x, mixing=True)
+        return total
+
+    def noise(self, x: Tensor, normal: Tensor) -> float:
+        """Standard deviation of what x leaves unexplained of the samples, given AᴴA x."""
+        misfit = self.energy + float(_real_dot(x, normal - 2 * self.back_projection))
+        freedom = max(self.samples - x.numel(), self.samples // 2)
+        return math.sqrt(max(misfit, 1e-8 * self.energy) / freedom)
+
+    def preconditioner(self) -> Preconditioner:
+        """The inverse of the circulant matrix nearest to AᴴA."""
+        return Circulant(self.kernel, self.coil_maps, self.coil_maps.shape[1:]).inverse()
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One iterate.
+
+    Attributes
+    ----------
+    point
+        log T1, log T2 (s), `(2, *image)`.
+    density
+        ρ `(*image)`, complex.
+    images
+        ρ a(T1, T2), `(K, *image)`.
+    gradient
+        s, from which it was found, `(K, *image)`.
+    noise
+        Standard deviation of what the images before left unexplained of the samples.
+    """
+
+    point: Tensor
+    density: Tensor
+    images: Tensor
+    gradient: Tensor
+    noise: float
+
+    def detached(self) -> Estimate:
+        """The same as a constant to automatic differentiation."""
+        return Estimate(
+            self.point.detach(),
+            self.density.detach(),
+            self.images.detach(),
+            self.gradient.detach(),
+            self.noise,
+        )
+
+
+class _Scene(NamedTuple):
+    """What the encoder knows beside s.
+
+    Attributes
+    ----------
+    scan
+        The data.
+    scale
+        The object's density.
+    noise
+        See `Estimate`.
+    before
+        The iterate before.
+    """
+
+    scan: Measured
+    scale: Tensor
+    noise: float
+    before: Estimate | None
+
+
+class PGDNet(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    sequence
+        What is played; the weights are for nothing else.
+    basis
+        `(frames, K)`, orthonormal columns.
+    phase
+        The phase that all signals share, as in `Dictionary`.
+    iterations
+        T.
+    start
+        Conjugate-gradient steps from zero before the first iteration.
+    width, levels
+        Of the U-Net.
+    hidden
+        Units of the decoder.
+    b1
+        Factors on the flip angle that the decoder is fitted for, 1 among them.
+    preconditioned
+        Whether P is the inverse of the circulant matrix nearest to AᴴA, or, as published, a number.
+
+    Raises
+    ------
+    ValueError
+        A basis of other frames than the sequence's, counts below 1.
+    """
+
+    basis: Tensor
+    trains: Tensor
+    step: nn.Parameter
+
+    def __init__(
+        self,
+        sequence: FingerprintSequence,
+        basis: Tensor,
+        phase: complex = 1.0,
+        *,
+        iterations: int = 5,
+        start: int = 3,
+        width: int = 24,
+        levels: int = 3,
+        hidden: int = 128,
+        b1: tuple[float, ...] = (1.0,),
+        preconditioned: bool = True,
+    ) -> None:
+        super().__init__()
+        if basis.ndim != 2 or len(basis) != sequence.frames:
+            raise ValueError(
+                f"PGDNet: the basis {tuple(basis.shape)} must be (frames, K) with the sequence's "
+                f"{sequence.frames} frames"
+            )
+        if iterations < 1 or start < 1:
+            raise ValueError(f"PGDNet: iterations and start must be at least 1, got {iterations} and {start}")
+        self.sequence, self.phase = sequence, complex(phase)
+        self.iterations, self.start, self.preconditioned = iterations, start, preconditioned
+        self.register_buffer("basis", basis.to(torch.complex64 if basis.is_complex() else torch.float32))
+        trains = [getattr(sequence, name) for name in TRAINS]
+        self.register_buffer("trains", torch.from_numpy(np.stack(trains).astype(np.float64)))
+        rank = basis.shape[1]
+        self.decoder = SignalNetwork(rank, hidden, b1, complex=basis.is_complex())
+        self.inverse = PixelwiseInverse(self.decoder)
+        self.step = nn.Parameter(torch.full((max(iterations - 1, 1),), math.log(math.expm1(0.5))))
+        channels = 3 * rank + 9
+        self.unet = UNet(width, levels)
+        self.encoder = self.unet.build(channels, 2)
+        for layer in self.encoder.modules():
+            if isinstance(
+                layer, nn.Conv2d
+            ):  # as large behind ten layers without normalisation as before them
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        head = nn.Conv2d(width, OUTPUTS, 1)
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+        self.encoder.head = head
+
+    @property
+    def rank(self) -> int:
+        """K."""
+        return self.basis.shape[1]
+
+    def digest(self) -> str:
+        """Of the sequence and the basis."""
+        found = hashlib.sha256(repr(self.sequence.to_dict()).encode())
+        found.update(self.basis.resolve_conj().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that rebuilds it but the tensors."""
+        return {
+            "kind": type(self).__name__,
+            "sequence": {
+                name: value for name, value in self.sequence.to_dict().items() if name not in TRAINS
+            },
+            "frames": self.sequence.frames,
+            "iterations": self.iterations,
+            "start": self.start,
+            "width": self.unet.width,
+            "levels": self.unet.levels,
+            "preconditioned": self.preconditioned,
+            "phase": [self.phase.real, self.phase.imag],
+            "decoder": self.decoder.to_dict(),
+        }
+
+    def fit_decoder(self, *, atoms: int = 12000, seed: int = 1) -> float:
+        """Fit the decoder to simulations of the sequence; its relative error, see `SignalNetwork.fit`."""
+        return self.decoder.fit(self.sequence, self.basis, self.phase, atoms=atoms, seed=seed)
+
+    def forward(self, scan: Measured, *, learned: bool = True, detach: bool = False) -> list[Estimate]:
+        """All T iterates.
+
+        Parameters
+        ----------
+        scan
+            The data.
+        learned
+            Whether the CNN is asked, or taken to be zero.
+        detach
+            Whether every iterate is a constant to those after it: gradients of the iterates' losses
+            then need the memory of one iteration, and reach the CNN and the step sizes.
+        """
+        precondition = self._preconditioner(scan)
+        s, noise = self._warm_start(scan, precondition)
+        scale = self._scale(s)
+        before, found = None, []
+        for t in range(self.iterations):
+            if before is not None:
+                normal = scan.normal(before.images)
+                noise = scan.noise(before.images.detach(), normal.detach())
+                s = before.images - self.step_sizes[t - 1] * precondition(normal - scan.back_projection)
+            estimate = self._encode(s, _Scene(scan, scale, noise, before), learned)
+            found.append(estimate)
+            before = estimate.detached() if detach else estimate
+        return found
+
+    def require_b1(self, b1: Tensor | None) -> None:
+        """Refuse a B1 map that the decoder was not fitted for.
+
+        Raises
+        ------
+        ValueError
+            Values outside its range.
+        """
+        if b1 is None:
+            return
+        low, high = (float(self.decoder.b1[end]) for end in (0, -1))
+        if not bool(((b1 >= low - 1e-6) & (b1 <= high + 1e-6)).all()):
+            raise ValueError(
+                f"the B1 map runs from {float(b1.min()):.3g} to {float(b1.max()):.3g}, the weights know "
+                f"{low:g} to {high:g}; use --method subspace for such a field"
+            )
+
+    @property
+    def step_sizes(self) -> Tensor:
+        """a_t, `(T - 1,)`: above 1/2, 1 before training."""
+        return 0.5 + functional.softplus(self.step)
+
+    # --- the data term ---
+
+    def _preconditioner(self, scan: Measured) -> Callable[[Tensor], Tensor]:
+        if self.preconditioned:
+            return scan.preconditioner()
+        largest = float(_largest(scan))
+        return lambda x: x / largest
+
+    @torch.no_grad()
+    def _warm_start(self, scan: Measured, precondition: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
+        """Preconditioned conjugate gradients from zero, and the noise they leave."""
+        x, residual = torch.zeros_like(scan.back_projection), scan.back_projection
+        direction = precondition(residual)
+        slope = _real_dot(residual, direction)
+        for step in range(self.start):
+            if step:
+                z = precondition(residual)
+                slope, last = _real_dot(residual, z), slope
+                direction = z + slope / last.clamp_min(_TINY) * direction
+            image = scan.normal(direction)
+            size = slope / _real_dot(direction, image).clamp_min(_TINY)
+            x, residual = x + size * direction, residual - size * image
+        return x, scan.noise(x, scan.back_projection - residual)
+
+    def _scale(self, s: Tensor) -> Tensor:
+        """The object's density: the strength of the signal where it is, over that of a typical tissue."""
+        power = s.abs().square().sum(0)
+        strength = (power.square().sum() / power.sum().clamp_min(_TINY)).sqrt()
+        return strength / torch.linalg.vector_norm(self._typical(s)[1])
+
+    def _typical(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """log T1 and log T2 `(2,)` of a typical tissue, and its coefficients `(K,)`."""
+        point = torch.tensor(_TYPICAL, device=like.device).log()
+        return point, self.decoder(point[None])[0]
+
+    # --- the proximal operator ---
+
+    def _encode(self, s: Tensor, scene: _Scene, learned: bool) -> Estimate:
+        """T1, T2 and ρ from s, and the images they make."""
+        point, rho = self._inverted(s, scene)
+        output = torch.zeros(OUTPUTS, *rho.shape, device=s.device)
+        turn = _smooth_phase(rho.detach())
+        if learned:
+            output = self._correction(s, point, rho * turn.conj(), turn, scene)
+        point = self._inside(point + output[:2])
+        b1 = None if scene.scan.b1 is None else scene.scan.b1.flatten()
+        atoms = self.decoder(point.flatten(1).T, b1)
+        rho = _limited(amplitude(atoms, s.flatten(1).T), _LARGEST * scene.scale).reshape(rho.shape)
+        rho = (1 + output[2]) * rho + scene.scale * turn * torch.complex(output[3], output[4])
+        images = (atoms * rho.flatten()[:, None]).T.reshape(s.shape)
+        return Estimate(point, rho, images, s, scene.noise)
+
+    def _inverted(self, s: Tensor, scene: _Scene) -> tuple[Tensor, Tensor]:
+        """The tissue and ρ that fit each voxel best; a typical tissue and ρ = 0 where there is little."""
+        typical, signal = self._typical(s)
+        least = _SEEN * scene.scale * torch.linalg.vector_norm(signal)
+        seen = torch.linalg.vector_norm(s.detach(), dim=0) > least
+        b1 = None if scene.scan.b1 is None else scene.scan.b1[seen]
+        start = None if scene.before is None else scene.before.point[:, seen].T.detach()
+        fitted = self.inverse(s[:, seen].T, b1, start)
+        point = _column(typical, s).expand(2, *seen.shape).clone()
+        rho = torch.zeros_like(s[0])
+        point[:, seen] = fitted.point.T
+        rho[seen] = _limited(fitted.density, _LARGEST * scene.scale)
+        return point, rho
+
+    def _inside(self, point: Tensor) -> Tensor:
+        """The point brought into the decoder's range."""
+        low, high = (_column(limit, point) for limit in self.decoder.limits.T)
+        point = torch.maximum(torch.minimum(point, high), low)
+        return torch.stack([point[0], torch.minimum(point[1], point[0])])
+
+    def _correction(self, s: Tensor, point: Tensor, rho: Tensor, turn: Tensor, scene: _Scene) -> Tensor:
+        """The CNN's output `(5, *image)`; `rho` is turned already."""
+        scan, scale, before = scene.scan, scene.scale, scene.before
+        typical, signal = self._typical(s)
+        level = scene.noise / (scan.gain.clamp_min(1e-3 * scan.gain.max()).sqrt() * scale)
+        power = signal.abs().square()
+        # coefficients that are small in all tissues are mostly noise
+        size = scale * (power / 4 + power.mean() / 100 + level.square().mean()).sqrt()
+        middle, unit = _column(typical, s), turn.conj() / _column(size, s)
+        turned = s * unit
+        if before is None:
+            last = torch.zeros(self.rank + 3, *level.shape, device=s.device)
+        else:
+            density = (before.density * turn.conj()).real[None] / scale
+            last = torch.cat([(before.images * unit).real, before.point - middle, density])
+        flat = torch.zeros_like(level)
+        channels = [
+            turned.real,
+            turned.imag,
+            last,
+            point - middle,
+            rho.real[None] / scale,
+            1 + torch.log10(level / _LEVEL)[None],
+            10 * (flat if scan.b1 is None else scan.b1 - 1)[None],
+            (flat + float(before is None))[None],
+        ]
+        stacked = torch.cat(channels)
+        planes = stacked.movedim(0, -3).reshape(-1, *stacked.shape[:1], *stacked.shape[-2:])
+        output = self.encoder(planes)
+        return output.reshape(*s.shape[1:-2], OUTPUTS, *s.shape[-2:]).movedim(-3, 0)
+
+
+def _column(values: Tensor, image: Tensor) -> Tensor:
+    """`(n,)` as `(n, 1, ...)` beside `(n, *image)`."""
+    return values.to(image.device).reshape(-1, *[1] * (image.ndim - 1))
+
+
+def _real_dot(x: Tensor, y: Tensor) -> Tensor:
+    """Re <x, y>, summed in double precision."""
+    return torch.sum(x.real.double() * y.real.double() + x.imag.double() * y.imag.double()).float()
+
+
+def _limited(rho: Tensor, largest: Tensor) -> Tensor:
+    return rho * (largest / rho.detach().abs().clamp_min(_TINY)).clamp_max(1)
+
+
+def _smooth_phase(rho: Tensor) -> Tensor:
+    """exp(i arg) of ρ `(*image)` smoothed in its planes."""
+    size, times = _PHASE
+    parts = torch.view_as_real(rho).movedim(-1, 0).reshape(-1, 1, *rho.shape[-2:])
+    for _ in range(times):
+        padded = functional.pad(parts, [size // 2] * 4, mode="replicate")
+        parts = functional.avg_pool2d(padded, size, stride=1)
+    smooth = torch.view_as_complex(parts.reshape(2, *rho.shape).movedim(0, -1).contiguous())
+    return torch.where(smooth == 0, torch.ones_like(smooth), torch.sgn(smooth))
+
+
+@torch.no_grad()
+def _largest(scan: Measured, steps: int = 12) -> Tensor:
+    """The largest eigenvalue of AᴴA by the power method, a little above."""
+    x = scan.back_projection
+    for _ in range(steps):
+        x = x / torch.linalg.vector_norm(x)
+        x = scan.normal(x)
+    return 1.05 * torch.linalg.vector_norm(x)
