@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -25,6 +26,13 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def complex_dtype(dtype: torch.dtype) -> torch.dtype:
     """The complex dtype of the same precision: complex64 and float32 give complex64."""
     return _COMPLEX_OF.get(dtype, dtype)
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """No autocast inside: measurements keep their precision."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _require_memory(x: object, who: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invlearn.physics.operator import LinearOperator
-from invlearn.physics.space import Space, as_numbers, complex_dtype
+from invlearn.physics.space import Space, as_numbers, complex_dtype, full_precision
 
 
 class Dense(LinearOperator):
@@ -82,7 +82,7 @@ class Dense(LinearOperator):
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:
     """`(m, n)` times `(..., n)`, or `(B, m, n)` times `(..., B, n)`."""
-    with torch.autocast(x.device.type, enabled=False):  # measurements keep their precision
+    with full_precision(x.device):
         if matrix.ndim == 2:
             return x @ matrix.mT  # the whole batch at once; as batched vectors it is many times slower
         return (matrix @ x.unsqueeze(-1)).squeeze(-1)

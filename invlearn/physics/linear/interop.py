@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.physics.operator import LinearOperator
-from invlearn.physics.space import Space, as_numbers
+from invlearn.physics.space import Space, as_numbers, full_precision
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -58,12 +58,12 @@ class FromFunction(LinearOperator):
             raise ValueError("FromFunction: the function takes 0 to something else, so it is not linear")
 
     def _forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # measurements keep their precision
+        with full_precision(x.device):
             return self.fn(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         at = self.domain.zeros(*self.codomain.batch_shape(y), dtype=y.dtype, device=y.device)
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             return torch.func.vjp(self.fn, at)[1](y)[0]
 
 
