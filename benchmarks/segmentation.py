@@ -91,10 +91,10 @@ def with_invlearn(side: int) -> Callable[[np.ndarray], Any]:
     """Our assembly, of all voxels."""
     from invlearn.neuro import cubes, prediction
     from invlearn.neuro.segmentation import segment
-    from invlearn.neuro.waveunet import save_waveunet
+    from invlearn.training import save_network
 
     folder = tempfile.mkdtemp()
-    save_waveunet(f"{folder}/w.safetensors", ours(), {})
+    save_network(f"{folder}/w.safetensors", ours(), {})
     prediction.is_background = lambda x, normaliser: False
     assert cubes.is_background is not prediction.is_background
     return lambda x: segment(x, weights=f"{folder}/w.safetensors", voxel_size=VOXEL).mask

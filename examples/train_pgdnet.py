@@ -26,11 +26,10 @@ from invlearn.physics.mri.fingerprint.anatomy import (
     TISSUES,
     WHITE,
 )
-from invlearn.training import Settings
+from invlearn.training import Settings, save_network
 from invlearn.unrolled.pgdnet_pool import Pool, Variety, write_pool
 from invlearn.unrolled.pgdnet_subjects import of_labels, one_of, synthetic
 from invlearn.unrolled.pgdnet_training import KspaceLoss, MapLoss, loss_card, new_pgdnet, train_pgdnet
-from invlearn.unrolled.pgdnet_weights import save_pgdnet
 
 #: The Cramér-Rao bounds in white and grey matter are within 0.5 % of those without truncation, in fluid 6 %.
 RANK = {200: 8, 1000: 10}
@@ -133,7 +132,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         "held_back": dict(result.history[result.best_epoch - 1]),
     }
     name = f"pgdnet_{options.frames}.safetensors"
-    save_pgdnet(options.out / name, network, card, overwrite=True)
+    save_network(options.out / name, network, card, overwrite=True)
     print(json.dumps(card, indent=2))
     print(f"{options.out / name}: {time.perf_counter() - began:.0f} s")
     return card

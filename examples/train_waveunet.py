@@ -31,8 +31,8 @@ from invlearn.neuro.learning import Cubes, Example, Fixed, Variation, train_wave
 from invlearn.neuro.losses import Objective
 from invlearn.neuro.normalise import estimate
 from invlearn.neuro.synthesis import simulate
-from invlearn.neuro.waveunet import WaveUNet3D, save_waveunet
-from invlearn.training import Settings, load_into
+from invlearn.neuro.waveunet import WaveUNet3D
+from invlearn.training import Settings, load_into, save_network
 
 Shape = tuple[int, int, int]
 TRAINING, VALIDATION = 1_000_000, 2_000_000  # where the seeds of the stacks begin
@@ -177,7 +177,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         },
         "held_back": {"seeds_from": VALIDATION, "stacks": len(names)} | judged(network, held_back, names),
     }
-    save_waveunet(options.out / "waveunet.safetensors", network, card, overwrite=True)
+    save_network(options.out / "waveunet.safetensors", network, card, overwrite=True)
     print(json.dumps(card, indent=2))
     return card
 

@@ -30,8 +30,8 @@ from invlearn.registration.fields import exponential, warp
 from invlearn.registration.learning import Objective, train_winet
 from invlearn.registration.metrics import dice
 from invlearn.registration.synthesis import Synthesis, drawn_from_labels, random_velocity
-from invlearn.registration.winet import WiNet, save_winet
-from invlearn.training import Settings
+from invlearn.registration.winet import WiNet
+from invlearn.training import Settings, save_network
 
 Head = dict[str, Tensor]
 BRAIN = (1, 2, 3, 8)  # BrainWeb: fluid, grey, white matter, glia
@@ -217,7 +217,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         },
         "held_back": overlap(network, held_back),
     }
-    save_winet(options.out / "winet_brain_t1.safetensors", network, card, overwrite=True)
+    save_network(options.out / "winet_brain_t1.safetensors", network, card, overwrite=True)
     print(json.dumps(card, indent=2))
     return card
 

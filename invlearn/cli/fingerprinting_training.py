@@ -147,7 +147,7 @@ def write(
     options: Mapping[str, Any],
 ) -> None:
     """The weights, their card and the log."""
-    from invlearn.unrolled.pgdnet_weights import save_pgdnet
+    from invlearn.training import save_network
 
     card = {
         "task": "T1, T2 and proton density from multi-coil fingerprinting scans of one sequence",
@@ -160,5 +160,5 @@ def write(
         "signals": dict(about),
         "result": dict(result.history[result.best_epoch - 1]),
     }
-    save_pgdnet(work / WEIGHTS, network, card)
+    save_network(work / WEIGHTS, network, card)
     shutil.copy(output / CHECKPOINTS / "log.csv", work / "log.csv")

@@ -182,7 +182,7 @@ def new_network(seed: int, options: Mapping[str, Any]) -> WaveUNet3D:
 
 def write(work: Path, output: Path, network: WaveUNet3D, card: Mapping[str, Any]) -> None:
     """The weights, their card and the log."""
-    from invlearn.neuro.waveunet import save_waveunet
+    from invlearn.training import save_network
 
-    save_waveunet(work / WEIGHTS, network, card)
+    save_network(work / WEIGHTS, network, card)
     shutil.copy(output / CHECKPOINTS / "log.csv", work / "log.csv")

@@ -262,9 +262,9 @@ def new_network(seed: int, spacing: float, options: Mapping[str, Any]) -> WiNet:
 
 def write(work: Path, output: Path, network: WiNet, card: Mapping[str, Any]) -> None:
     """The weights, their card and the log."""
-    from invlearn.registration.winet import save_winet
+    from invlearn.training import save_network
 
-    save_winet(work / WEIGHTS, network, card)
+    save_network(work / WEIGHTS, network, card)
     shutil.copy(output / CHECKPOINTS / "log.csv", work / "log.csv")
 
 

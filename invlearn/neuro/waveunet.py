@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from invlearn.training.weights import load_into, read_weights, write_weights
+from invlearn.training.weights import load_network
 from invlearn.wavelets.unet import EncoderDecoder
 
 KIND = "WaveUNet3D"
@@ -144,27 +143,8 @@ class WaveUNet3D(EncoderDecoder):
         return logits.softmax(1)[:, -1]
 
 
-def save_waveunet(
-    path: str | os.PathLike[str], network: WaveUNet3D, card: Mapping[str, Any], *, overwrite: bool = False
-) -> None:
-    """Write weights and a model card, which `load_waveunet` reads.
-
-    Parameters
-    ----------
-    path
-        Ends in `.safetensors`; the card goes beside it, in `.json`.
-    network
-        The network.
-    card
-        What else shall stand in the card: data, training, what it was measured to do.
-    overwrite
-        Replace files that exist.
-    """
-    write_weights(path, network, {**card, "network": network.to_dict()}, overwrite=overwrite)
-
-
 def load_waveunet(path: str | os.PathLike[str] | None = None) -> WaveUNet3D:
-    """The network in a file that `save_waveunet` wrote, ready to predict.
+    """The network in a file that `invlearn.training.save_network` wrote, ready to predict.
 
     Parameters
     ----------
@@ -178,19 +158,11 @@ def load_waveunet(path: str | os.PathLike[str] | None = None) -> WaveUNet3D:
     ValueError
         Damaged, or for something else than a WaveUNet3D: the message names what differs.
     """
-    path = SHIPPED if path is None else path
-    made = read_weights(path)[1].get("network")
-    if not isinstance(made, Mapping) or made.get("kind") != KIND:
-        kind = made.get("kind") if isinstance(made, Mapping) else None
-        raise ValueError(
-            f"the weights in {path} are for {kind or 'something else'}, not for a {KIND}; "
-            "leave them out to use those that come with invlearn"
-        )
-    try:
-        network = WaveUNet3D(
+    return load_network(
+        SHIPPED if path is None else path,
+        KIND,
+        lambda made, _: WaveUNet3D(
             made["pair"], width=made["width"], wavelet=made["wavelet"], classes=made["classes"]
-        )
-    except KeyError as missing:
-        raise ValueError(f"the card of {path} does not say the {missing} of the {KIND}") from None
-    load_into(network, path, expect={"network": network.to_dict()})
-    return network.eval()
+        ),
+        otherwise="; leave them out to use those that come with invlearn",
+    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invlearn.registration.fields import exponential, inverse
-from invlearn.training.weights import load_into, read_weights, write_weights
+from invlearn.training.weights import load_network
 from invlearn.wavelets import band_names, dwt, filter_bank, idwt
 
 KIND = "WiNet"
@@ -286,27 +285,8 @@ def _padded(x: Tensor) -> Tensor:
     return functional.pad(x, padding, mode="replicate") if any(padding) else x
 
 
-def save_winet(
-    path: str | os.PathLike[str], network: WiNet, card: Mapping[str, Any], *, overwrite: bool = False
-) -> None:
-    """Write weights and a model card, which `load_winet` reads.
-
-    Parameters
-    ----------
-    path
-        Ends in `.safetensors`; the card goes beside it, in `.json`.
-    network
-        The network.
-    card
-        What else shall stand in the card: data, training, what it was measured to do.
-    overwrite
-        Replace files that exist.
-    """
-    write_weights(path, network, {**card, "network": network.to_dict()}, overwrite=overwrite)
-
-
 def load_winet(path: str | os.PathLike[str]) -> WiNet:
-    """The network in a file that `save_winet` wrote, ready to predict.
+    """The network in a file that `invlearn.training.save_network` wrote, ready to predict.
 
     Raises
     ------
@@ -315,18 +295,13 @@ def load_winet(path: str | os.PathLike[str]) -> WiNet:
     ValueError
         Damaged, or for something else than a WiNet: the message names what differs.
     """
-    made = read_weights(path)[1].get("network")
-    if not isinstance(made, Mapping) or made.get("kind") != KIND:
-        kind = made.get("kind") if isinstance(made, Mapping) else None
-        raise ValueError(f"the weights in {path} are for {kind or 'something else'}, not for a {KIND}")
-    try:
-        network = WiNet(
+    return load_network(
+        path,
+        KIND,
+        lambda made, _: WiNet(
             made["wavelet"],
             made["width"],
             diffeomorphic=made["diffeomorphic"],
             spacing=made["spacing_mm"],
-        )
-    except KeyError as missing:
-        raise ValueError(f"the card of {path} does not say the {missing} of the {KIND}") from None
-    load_into(network, path, expect={"network": network.to_dict()})
-    return network.eval()
+        ),
+    )

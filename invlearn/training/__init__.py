@@ -5,6 +5,16 @@ from __future__ import annotations
 from invlearn.training.results import Diverged, TrainingResult
 from invlearn.training.settings import Settings
 from invlearn.training.trainer import train
-from invlearn.training.weights import load_into, read_weights, write_weights
+from invlearn.training.weights import load_into, load_network, read_weights, save_network, write_weights
 
-__all__ = ["Diverged", "Settings", "TrainingResult", "load_into", "read_weights", "train", "write_weights"]
+__all__ = [
+    "Diverged",
+    "Settings",
+    "TrainingResult",
+    "load_into",
+    "load_network",
+    "read_weights",
+    "save_network",
+    "train",
+    "write_weights",
+]

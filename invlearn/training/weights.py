@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 _KEY = "invlearn"  # the entry of the header that holds the card
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_weights(
@@ -96,8 +98,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     if _KEY not in metadata:
         raise ValueError(
             f"{path} was not written by invlearn: it has no model card; load it with safetensors and write "
-            f"it "
-            "anew with write_weights"
+            "it anew with write_weights"
         )
     try:
         header = json.loads(metadata[_KEY])
@@ -137,7 +138,86 @@ def load_into(
         Damaged, or for something else: the message names every entry, tensor or shape that differs.
     """
     state, card = read_weights(path)
-    problems = list(_differences(card, json.loads(_card_text(expect or {}))))
+    _put_into(module, path, state, card, expect or {})
+    return card
+
+
+def save_network(
+    path: str | os.PathLike[str], network: nn.Module, card: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
+    """Write weights and a model card from which `load_network` builds the same network again.
+
+    Parameters
+    ----------
+    path
+        Ends in `.safetensors`; the card goes beside it, in `.json`.
+    network
+        Its `to_dict()` says what it is, its `kind` among it.
+    card
+        What else shall stand in the card: data, training, what it was measured to do.
+    overwrite
+        Replace files that exist.
+
+    Raises
+    ------
+    ValueError, FileExistsError
+        As `write_weights`.
+    """
+    made = network.to_dict()  # type: ignore[operator]
+    write_weights(path, network, {**card, "network": made}, overwrite=overwrite)
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    kind: str,
+    build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Network],
+    otherwise: str = "",
+) -> Network:
+    """The network in a file that `save_network` wrote, in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        Of the weights.
+    kind
+        Of the network.
+    build
+        Makes a network from what its `to_dict` said, and the tensors of the file.
+    otherwise
+        What to do with a file of another kind, for the message.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Damaged, or for something else than a network of this kind: the message names what differs.
+    """
+    state, card = read_weights(path)
+    made = card.get("network")
+    found = made.get("kind") if isinstance(made, Mapping) else None
+    if not isinstance(made, Mapping) or found != kind:
+        raise ValueError(
+            f"the weights in {path} are for {found or 'something else'}, not for a {kind}{otherwise}"
+        )
+    try:
+        network = build(made, state)
+    except KeyError as missing:
+        raise ValueError(
+            f"the card of {path} does not say the {missing} of the {kind}; take a whole copy of it"
+        ) from None
+    _put_into(network, path, state, card, {"network": network.to_dict()})  # type: ignore[operator]
+    return network.eval()
+
+
+def _put_into(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    state: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+    expect: Mapping[str, Any],
+) -> None:
+    problems = list(_differences(card, json.loads(_card_text(expect))))
     own = module.state_dict()
     problems += [f"{name} is missing in the file" for name in own if name not in state]
     problems += [f"{name} has no place in this {type(module).__name__}" for name in state if name not in own]
@@ -152,7 +232,6 @@ def load_into(
         listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ValueError(f"the weights in {path} are not for this model: {listed}")
     module.load_state_dict(state)
-    return card
 
 
 def _weights_path(path: str | os.PathLike[str]) -> Path:

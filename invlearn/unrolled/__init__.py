@@ -8,7 +8,7 @@ from invlearn.unrolled.iterations import ADMM, FISTA, HQS, PDHG, PGD, Iteration
 from invlearn.unrolled.lowrank import LocallyLowRank, NuclearNorm
 from invlearn.unrolled.networks import Learned, ResidualCNN, UNet, WaveletUNet
 from invlearn.unrolled.pgdnet import PGDNet
-from invlearn.unrolled.pgdnet_weights import load_pgdnet, save_pgdnet
+from invlearn.unrolled.pgdnet_weights import load_pgdnet
 from invlearn.unrolled.proximal import (
     L1,
     Box,
@@ -64,5 +64,4 @@ __all__ = [
     "load_pgdnet",
     "physics_card",
     "reconstruct_fingerprints",
-    "save_pgdnet",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from invlearn.physics.mri.sequence import FingerprintSequence
-from invlearn.training.weights import load_into, read_weights, write_weights
+from invlearn.training.weights import load_network
 from invlearn.unrolled.pgdnet import TRAINS, PGDNet
 
 KIND = PGDNet.__name__
@@ -26,32 +26,8 @@ _UNITS = {
 _CLOSE = {"flip_angle": 1e-3, "phase": 1e-3, "tr": 1e-5, "te": 1e-5}  # rad, s: headers are rounded
 
 
-def save_pgdnet(
-    path: str | os.PathLike[str], network: PGDNet, card: Mapping[str, Any], *, overwrite: bool = False
-) -> None:
-    """Write weights, sequence, basis and a model card, which `load_pgdnet` reads.
-
-    Parameters
-    ----------
-    path
-        Ends in `.safetensors`; the card goes beside it, in `.json`.
-    network
-        The network.
-    card
-        What else shall stand in the card: data, training, what it was measured to do.
-    overwrite
-        Replace files that exist.
-
-    Raises
-    ------
-    ValueError, FileExistsError
-        As `invlearn.training.write_weights`.
-    """
-    write_weights(path, network, {**card, "network": network.to_dict()}, overwrite=overwrite)
-
-
 def load_pgdnet(path: str | os.PathLike[str]) -> PGDNet:
-    """The network in a file that `save_pgdnet` wrote, ready to reconstruct.
+    """The network in a file that `invlearn.training.save_network` wrote, ready to reconstruct.
 
     Raises
     ------
@@ -60,19 +36,7 @@ def load_pgdnet(path: str | os.PathLike[str]) -> PGDNet:
     ValueError
         Damaged, or for something else than a PGDNet.
     """
-    state, card = read_weights(path)
-    made = card.get("network")
-    if not isinstance(made, Mapping) or made.get("kind") != KIND:
-        kind = made.get("kind") if isinstance(made, Mapping) else None
-        raise ValueError(f"the weights in {path} are for {kind or 'something else'}, not for a {KIND}")
-    try:
-        network = _built(made, state)
-    except KeyError as missing:
-        raise ValueError(
-            f"{path} does not say the {missing} of the {KIND}; take a whole copy of it"
-        ) from None
-    load_into(network, path, expect={"network": network.to_dict()})
-    return network.eval()
+    return load_network(path, KIND, _built)
 
 
 def _built(made: Mapping[str, Any], state: Mapping[str, Any]) -> PGDNet:

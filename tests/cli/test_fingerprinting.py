@@ -19,7 +19,8 @@ from invlearn.io import read_scan
 from invlearn.io.maps import write_map
 from invlearn.physics.mri import FingerprintSequence, trajectories
 from invlearn.physics.mri.fingerprint import Dictionary, Grid
-from invlearn.unrolled import PGDNet, fingerprinting, save_pgdnet
+from invlearn.training import save_network
+from invlearn.unrolled import PGDNet, fingerprinting
 
 FOREIGN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "foreign_scan.py"))
 SIZE, FRAMES = 24, 60
@@ -229,7 +230,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = PGDNet(train, dictionary.basis, dictionary.phase, width=4, levels=1, hidden=100)
     network.fit_decoder(atoms=1500)
     path = tmp_path_factory.mktemp("weights") / "pgdnet.safetensors"
-    save_pgdnet(path, network, {})
+    save_network(path, network, {})
     return path
 
 

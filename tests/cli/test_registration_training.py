@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from invlearn.cli import main
 from invlearn.io import Volume, write_volume
-from invlearn.registration.winet import load_winet, save_winet
-from invlearn.training import read_weights
+from invlearn.registration.winet import load_winet
+from invlearn.training import read_weights, save_network
 
 SIZE = 16
 TINY = ("--width", "2", "--epochs", "1", "--quiet")
@@ -244,7 +244,7 @@ def test_refused_options(folder: Path, tmp_path: Path, options: tuple, words: st
 def test_weights_for_another_network(folder: Path, tmp_path: Path) -> None:
     from invlearn.registration.winet import WiNet
 
-    save_winet(tmp_path / "w.safetensors", WiNet(width=3, spacing=2.0), {})
+    save_network(tmp_path / "w.safetensors", WiNet(width=3, spacing=2.0), {})
     line = refused(folder, "-o", tmp_path / "out", *TINY, "--weights", tmp_path / "w.safetensors")
     assert "network.width is 3 in the file and 2 here" in line
 

@@ -18,8 +18,8 @@ from invlearn.cli import main
 from invlearn.io.stacks import open_stack, write_stack
 from invlearn.io.swc import read_swc
 from invlearn.neuro.synthesis import simulate
-from invlearn.neuro.waveunet import WaveUNet3D, save_waveunet
-from invlearn.training import write_weights
+from invlearn.neuro.waveunet import WaveUNet3D
+from invlearn.training import save_network, write_weights
 
 
 def call(*arguments: object) -> Result:
@@ -40,7 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights that are quick."""
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     torch.manual_seed(0)
-    save_waveunet(path, WaveUNet3D(width=1), {})
+    save_network(path, WaveUNet3D(width=1), {})
     return path
 
 

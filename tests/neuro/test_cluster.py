@@ -11,7 +11,8 @@ import torch
 
 from invlearn.io.stacks import write_stack
 from invlearn.neuro.segmentation import How, segment
-from invlearn.neuro.waveunet import WaveUNet3D, save_waveunet
+from invlearn.neuro.waveunet import WaveUNet3D
+from invlearn.training import save_network
 
 distributed = pytest.importorskip("distributed")
 
@@ -23,7 +24,7 @@ def files(folder: Path) -> tuple[Path, Path]:
     x[8:12, 30:34] += 90
     write_stack(folder / "s.zarr", x.astype(np.float32), (0.5, 0.5, 0.5))
     torch.manual_seed(0)
-    save_waveunet(folder / "w.safetensors", WaveUNet3D(width=1), {})
+    save_network(folder / "w.safetensors", WaveUNet3D(width=1), {})
     return folder / "s.zarr", folder / "w.safetensors"
 
 

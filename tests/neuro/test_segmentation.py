@@ -19,7 +19,8 @@ from invlearn.neuro.pieces import Pieces
 from invlearn.neuro.prediction import Plan, StackFile
 from invlearn.neuro.segmentation import How, segment
 from invlearn.neuro.synthesis import simulate
-from invlearn.neuro.waveunet import REACH, WaveUNet3D, save_waveunet
+from invlearn.neuro.waveunet import REACH, WaveUNet3D
+from invlearn.training import save_network
 
 VOXEL = (0.5, 0.5, 0.5)
 
@@ -41,7 +42,7 @@ def network_file(folder: Path, seed: int = 0) -> Path:
         made.head.weight /= score.std()
         made.head.bias /= score.std()
         made.head.bias[1] -= score.mean() / score.std()
-    save_waveunet(path, made, {}, overwrite=True)
+    save_network(path, made, {}, overwrite=True)
     return path
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from invlearn.neuro import waveunet
-from invlearn.neuro.waveunet import MULTIPLE, REACH, WaveUNet3D, load_waveunet, save_waveunet
-from invlearn.training import write_weights
+from invlearn.neuro.waveunet import MULTIPLE, REACH, WaveUNet3D, load_waveunet
+from invlearn.training import save_network, write_weights
 
 SEVEN = ("SegNet", "UNet_V1", "UNet_V2", "WaveSNet_V1", "WaveSNet_V2", "WaveSNet_V3", "WaveSNet_V4")
 LEARNED = {  # in the ways up and down: 1 x 1 convolutions with w, 2w, 4w and 8w channels
@@ -141,14 +141,14 @@ def test_small_grids_stay_in_full_precision() -> None:
 
 def test_weights_make_the_same_network_again(tmp_path: Path) -> None:
     made = trained("UNet_V2", width=2, classes=3)
-    save_waveunet(tmp_path / "w.safetensors", made, {"data": "noise"})
+    save_network(tmp_path / "w.safetensors", made, {"data": "noise"})
     again = load_waveunet(tmp_path / "w.safetensors")
     assert again.to_dict() == made.to_dict()
     x = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
         assert torch.equal(again(x), made(x))
     with pytest.raises(FileExistsError):
-        save_waveunet(tmp_path / "w.safetensors", made, {})
+        save_network(tmp_path / "w.safetensors", made, {})
 
 
 def test_weights_for_another_network_are_refused(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from invlearn.registration import compose, jacobian_determinant, optimise, warp
-from invlearn.registration.winet import WiNet, load_winet, save_winet
-from invlearn.training import read_weights, write_weights
+from invlearn.registration.winet import WiNet, load_winet
+from invlearn.training import read_weights, save_network, write_weights
 from invlearn.wavelets import band_names, dwt
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +206,7 @@ def test_refused_volumes() -> None:
 
 def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     made = network(seed=3, wavelet="db2", diffeomorphic=False, spacing=2.5)
-    save_winet(tmp_path / "w.safetensors", made, {"data": "random"})
+    save_network(tmp_path / "w.safetensors", made, {"data": "random"})
     again = load_winet(tmp_path / "w.safetensors")
     assert again.to_dict() == made.to_dict()
     assert not again.training

@@ -17,7 +17,8 @@ from invlearn.physics.mri import FingerprintSequence, trajectories
 from invlearn.physics.mri.fingerprint import Dictionary, Grid
 from invlearn.physics.mri.fingerprint.evaluate import Evaluation, evaluate_maps
 from invlearn.physics.mri.fingerprint.simulate import birdcage_maps, simulate_scan
-from invlearn.unrolled import FingerprintMaps, PGDNet, reconstruct_fingerprints, save_pgdnet, subspace
+from invlearn.training import save_network
+from invlearn.unrolled import FingerprintMaps, PGDNet, reconstruct_fingerprints, subspace
 from invlearn.unrolled import fingerprinting as module
 from invlearn.unrolled.fingerprinting import sequence_of
 from invlearn.unrolled.subspace import LowRank, Subspace
@@ -265,7 +266,7 @@ def test_pgdnet_as_a_method(scan: Scan, network: PGDNet, tmp_path: Path) -> None
     }
     assert (found.converged, found.iterations, len(found.residuals)) == (True, 5, 5)
     assert found.residual < 0.4
-    save_pgdnet(tmp_path / "w.safetensors", network, {})
+    save_network(tmp_path / "w.safetensors", network, {})
     told: list[str] = []
     again = reconstruct_fingerprints(
         scan, "pgdnet", weights=tmp_path / "w.safetensors", progress=told.append, b1=np.ones((SIZE, SIZE))
@@ -286,7 +287,7 @@ def test_its_standard_errors_are_those_of_matching(
 
 
 def test_pgdnet_refuses(scan: Scan, network: PGDNet, dictionary: Dictionary, tmp_path: Path) -> None:
-    save_pgdnet(tmp_path / "w.safetensors", network, {})
+    save_network(tmp_path / "w.safetensors", network, {})
     for options, message in (
         ({"method": network, "dictionary": dictionary}, "PGD-Net takes no dictionary"),
         ({"method": network, "weights": tmp_path / "w.safetensors"}, "not both"),

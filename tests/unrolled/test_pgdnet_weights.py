@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from invlearn.physics.mri import FingerprintSequence
-from invlearn.training import write_weights
+from invlearn.training import save_network, write_weights
 from invlearn.unrolled import pgdnet_weights as module
 from invlearn.unrolled.pgdnet import PGDNet
 from invlearn.unrolled.pgdnet_weights import (
     differences,
     load_pgdnet,
     require_sequence,
-    save_pgdnet,
     shipped,
     weights_for,
 )
@@ -27,7 +26,7 @@ from invlearn.unrolled.pgdnet_weights import (
 
 @pytest.fixture
 def file(small_network: PGDNet, tmp_path: Path) -> Path:
-    save_pgdnet(tmp_path / "pgdnet_60.safetensors", small_network, {"data": "none"})
+    save_network(tmp_path / "pgdnet_60.safetensors", small_network, {"data": "none"})
     return tmp_path / "pgdnet_60.safetensors"
 
 
@@ -43,8 +42,8 @@ def test_what_was_saved_is_loaded(file: Path, small_network: PGDNet) -> None:
     assert card["data"] == "none"
     assert card["network"]["frames"] == 60
     with pytest.raises(FileExistsError):
-        save_pgdnet(file, small_network, {})
-    save_pgdnet(file, small_network, {}, overwrite=True)
+        save_network(file, small_network, {})
+    save_network(file, small_network, {}, overwrite=True)
 
 
 def test_damaged_files(file: Path, tmp_path: Path) -> None:
