@@ -10,6 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def move(source: Path, target: Path) -> None:
+    """Move into place; what was there is replaced, a folder too."""
+    if target.is_dir() and not target.is_symlink():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        os.replace(target, old / target.name)
+        os.replace(source, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(source, target)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
     """A path beside `path` to write to, of the same name; it lands at `path` when the block succeeds.
@@ -44,9 +55,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             yield scratch / path.name
-            if path.is_dir() and not path.is_symlink():
-                os.replace(path, scratch / "replaced")
-            os.replace(scratch / path.name, path)
+            move(scratch / path.name, path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import invlearn
+from invlearn.io.atomic import move
 
 RECORD = "run.json"
 _PACKAGES = ("torch", "numpy", "scipy", "jax", "pywavelets", "sigpy")
@@ -132,17 +133,6 @@ def _refuse(taken: Iterable[Path]) -> None:
         raise FileExistsError(f"{what} already; give --overwrite, or another place")
 
 
-def _move(source: Path, target: Path) -> None:
-    """Move into place; what was there is replaced, a folder too."""
-    if target.is_dir() and not target.is_symlink():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        os.replace(target, old / target.name)
-        os.replace(source, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(source, target)
-
-
 @contextlib.contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
     """A temporary folder on the file system of `target`, gone afterwards."""
@@ -222,11 +212,11 @@ def output_folder(
             return
         stale = _earlier_outputs(folder / RECORD) - written
         for name in sorted(written - {RECORD}):
-            _move(work / name, folder / name)
+            move(work / name, folder / name)
         for name in stale:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        _move(work / RECORD, folder / RECORD)
+        move(work / RECORD, folder / RECORD)
 
 
 @contextlib.contextmanager
@@ -260,5 +250,5 @@ def output_file(path: str | os.PathLike[str], run: Run, *, overwrite: bool = Fal
         yield scratch / path.name
         write_json(scratch / record.name, run.to_dict([path.name]))
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        _move(scratch / path.name, path)
-        _move(scratch / record.name, record)
+        move(scratch / path.name, path)
+        move(scratch / record.name, record)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from invlearn.training.precision import steady
 from invlearn.training.weights import load_network
 from invlearn.wavelets.unet import EncoderDecoder
 
@@ -26,23 +27,14 @@ MULTIPLE = 16  # four ways down: the network commutes with shifts by so many vox
 REACH = 112  # voxels: nothing further away along an axis changes an output (haar and pooling; see the tests)
 SHIPPED = Path(__file__).parent / "weights" / "waveunet_v3.safetensors"
 
-_SMALL = 8  # voxels along an axis
 _SLAB = 32  # slices that a level is computed at a time in prediction
 
 
 class _Steady(nn.Sequential):
-    """Layers that stay in full precision on grids of a few voxels.
-
-    Mixed precision saves nothing there, and torch's bfloat16 convolutions on a processor gave NaN as the
-    gradient of weights.
-    """
+    """Layers that stay in full precision on grids of a few voxels, or are computed in slabs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        if not torch.is_autocast_enabled(kind) or min(x.shape[2:]) >= _SMALL:
-            return super().forward(x)
-        with torch.autocast(kind, enabled=False):
-            return super().forward(x.float())
+        return steady(super().forward, x)
 
     def in_slabs(self, *parts: Tensor) -> Tensor:
         """The same of parts that are joined along the channels, a slab of slices at a time."""

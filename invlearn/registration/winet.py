@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invlearn.registration.fields import exponential, inverse
+from invlearn.training.precision import steady
 from invlearn.training.weights import load_network
 from invlearn.wavelets import band_names, dwt, filter_bank, idwt
 
@@ -31,7 +32,6 @@ MULTIPLE = 16  # of every axis inside: one transform and three strides of two
 _NAMES = band_names(3)
 _DETAILS = len(_NAMES) - 1
 _SLOPE = 0.01
-_SMALL = 8  # voxels along an axis
 _VOXELS = 16.0  # for an output of one: what three transforms divide the coarsest band by, about
 _FIRST = 0.02  # heads and refinement start that much smaller than other layers: near the identity
 
@@ -232,11 +232,11 @@ class WiNet(nn.Module):
         x = torch.cat(list(dwt(volumes, self.bank, 3).values()), 1)
         seen = []
         for block in self.encoder:
-            x = _mixed(block, x)
+            x = steady(block, x)
             seen.append(x)
         features, x = [], seen.pop()
         for up in self.decoder:
-            x = _mixed(up, x, seen.pop())
+            x = steady(up, x, seen.pop())
             features.append(x)
         return features
 
@@ -256,19 +256,6 @@ class WiNet(nn.Module):
             bands = dict(zip(_NAMES, (low, *level.unbind(1)), strict=True))
             low = smoother(idwt(bands, self.bank, 3))
         return _VOXELS * low
-
-
-def _mixed(block: nn.Module, *given: Tensor) -> Tensor:
-    """Apply a block; in full precision on grids of a few voxels.
-
-    Mixed precision saves nothing there, and torch's bfloat16 convolutions on a CPU gave NaN as the gradient
-    of weights.
-    """
-    kind = given[0].device.type
-    if not torch.is_autocast_enabled(kind) or min(given[0].shape[-3:]) >= _SMALL:
-        return block(*given)
-    with torch.autocast(kind, enabled=False):
-        return block(*(x.float() for x in given))
 
 
 def _standardised(x: Tensor) -> Tensor:
