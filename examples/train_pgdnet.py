@@ -63,7 +63,6 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rank", type=int, help="of the subspace")
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--width", type=int, default=24)
-    parser.add_argument("--hidden", type=int, default=128, help="units of the decoder")
     parser.add_argument("--scans", type=int, default=384)
     parser.add_argument("--labels", type=Path, help="BrainWeb's labels (NIfTI): half of the scans from them")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96, 112])
@@ -81,7 +80,6 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         seed=options.seed,
         iterations=options.iterations,
         width=options.width,
-        hidden=options.hidden,
     )
     pools, anatomy, told = [], synthetic(variety.b1), "drawn heads, no real one"
     if options.labels:

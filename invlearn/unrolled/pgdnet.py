@@ -20,6 +20,7 @@ M. Davies et al., SIAM J. Imaging Sci. 7 (2014) 2623, doi:10.1137/130947246 (BLI
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from torch.nn import functional
 from invlearn.physics.mri.sequence import FingerprintSequence
 from invlearn.physics.nufft import apply_toeplitz
 from invlearn.unrolled.networks import UNet
-from invlearn.unrolled.pixelwise import PixelwiseInverse, SignalNetwork, amplitude
+from invlearn.unrolled.pixelwise import ExactSignals, PixelwiseInverse, SignalNetwork, Signals, amplitude
 from invlearn.unrolled.preconditioner import Circulant, Preconditioner
 from invlearn.unrolled.subspace import SubspaceProblem
 
@@ -178,23 +179,23 @@ class PGDNet(nn.Module):
         `(frames, K)`, orthonormal columns.
     phase
         The phase that all signals share, as in `Dictionary`.
+    decoder
+        Gives the signal of a voxel: a `SignalNetwork` for this basis, by default with 128 units and for a B1
+        of 1, or `ExactSignals`.
     iterations
         T.
     start
         Conjugate-gradient steps from zero before the first iteration.
     width, levels
         Of the U-Net.
-    hidden
-        Units of the decoder.
-    b1
-        Factors on the flip angle that the decoder is fitted for, 1 among them.
     preconditioned
         Whether P is the inverse of the circulant matrix nearest to AᴴA, or, as published, a number.
 
     Raises
     ------
     ValueError
-        A basis of other frames than the sequence's, counts below 1.
+        A basis of other frames than the sequence's, a decoder of another rank or kind of numbers, counts
+        below 1.
     """
 
     basis: Tensor
@@ -206,13 +207,12 @@ class PGDNet(nn.Module):
         sequence: FingerprintSequence,
         basis: Tensor,
         phase: complex = 1.0,
+        decoder: Signals | None = None,
         *,
         iterations: int = 5,
         start: int = 3,
         width: int = 24,
         levels: int = 3,
-        hidden: int = 128,
-        b1: tuple[float, ...] = (1.0,),
         preconditioned: bool = True,
     ) -> None:
         super().__init__()
@@ -229,7 +229,14 @@ class PGDNet(nn.Module):
         trains = [getattr(sequence, name) for name in TRAINS]
         self.register_buffer("trains", torch.from_numpy(np.stack(trains).astype(np.float64)))
         rank = basis.shape[1]
-        self.decoder = SignalNetwork(rank, hidden, b1, complex=basis.is_complex())
+        decoder = SignalNetwork(rank, complex=basis.is_complex()) if decoder is None else decoder
+        made = decoder.to_dict()
+        if (made["rank"], made["complex"]) != (rank, basis.is_complex()):
+            raise ValueError(
+                f"PGDNet: the decoder must give {rank} {'complex' if basis.is_complex() else 'real'} "
+                f"coefficients as the basis does, got {decoder.to_dict()}"
+            )
+        self.decoder = decoder
         self.inverse = PixelwiseInverse(self.decoder)
         self.step = nn.Parameter(torch.full((max(iterations - 1, 1),), math.log(math.expm1(0.5))))
         channels = 3 * rank + 9
@@ -275,7 +282,16 @@ class PGDNet(nn.Module):
 
     def fit_decoder(self, *, atoms: int = 12000, seed: int = 1) -> float:
         """Fit the decoder to simulations of the sequence; its relative error, see `SignalNetwork.fit`."""
+        if isinstance(self.decoder, ExactSignals):
+            return 0.0
         return self.decoder.fit(self.sequence, self.basis, self.phase, atoms=atoms, seed=seed)
+
+    def with_exact_signals(self) -> PGDNet:
+        """The same network on exact Bloch simulations instead of those of its decoder; much slower."""
+        exact = copy.deepcopy(self)
+        exact.decoder = ExactSignals(self.sequence, self.basis, self.phase).to(self.basis.device)
+        exact.inverse = PixelwiseInverse(exact.decoder, self.inverse.steps)
+        return exact
 
     def forward(self, scan: Measured, *, learned: bool = True, detach: bool = False) -> list[Estimate]:
         """All T iterates.

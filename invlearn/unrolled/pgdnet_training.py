@@ -14,6 +14,7 @@ from invlearn.physics.mri.sequence import FingerprintSequence
 from invlearn.training import Settings, TrainingResult, train
 from invlearn.unrolled.pgdnet import Estimate, Measured, PGDNet
 from invlearn.unrolled.pgdnet_pool import measured
+from invlearn.unrolled.pixelwise import SignalNetwork, Signals
 
 #: Flip-angle factors that a decoder is fitted for.
 B1 = tuple(round(0.7 + 0.05 * i, 2) for i in range(13))
@@ -147,7 +148,7 @@ def new_pgdnet(
     *,
     rank: int | None = None,
     seed: int = 0,
-    b1: tuple[float, ...] | None = None,
+    decoder: Signals | None = None,
     **options: Any,
 ) -> tuple[PGDNet, dict[str, float]]:
     """A network for a sequence: basis and decoder as they will be, the CNN before training.
@@ -160,10 +161,10 @@ def new_pgdnet(
         K; by default as many as keep 99.995 % of the signals' energy.
     seed
         Of the CNN's weights.
-    b1
-        Factors on the flip angle that the decoder is fitted for; `B1` by default.
+    decoder
+        As for `PGDNet`, to be fitted here; by default for all of `B1`.
     options
-        As for `PGDNet`: iterations, start, width, levels, hidden, preconditioned.
+        As for `PGDNet`: iterations, start, width, levels, preconditioned.
 
     Returns
     -------
@@ -179,8 +180,10 @@ def new_pgdnet(
     dictionary = Dictionary.build(sequence, rank=rank, energy=_ENERGY if rank is None else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        factors = B1 if b1 is None else b1
-        network = PGDNet(sequence, dictionary.basis, dictionary.phase, b1=factors, **options)
+        if decoder is None:
+            basis = dictionary.basis
+            decoder = SignalNetwork(basis.shape[1], b1=B1, complex=basis.is_complex())
+        network = PGDNet(sequence, dictionary.basis, dictionary.phase, decoder, **options)
     error = network.fit_decoder()
     return network, {"energy_outside_the_subspace": 1 - dictionary.energy, "decoder_error": error}
 
@@ -226,7 +229,7 @@ def train_pgdnet(
     settings = Settings(batch_size=1) if settings is None else settings
     if settings.batch_size != 1:
         raise ValueError(f"train_pgdnet takes one scan a step, set batch_size=1, got {settings.batch_size}")
-    if not bool(network.decoder.output.any()):
+    if not network.decoder.fitted:
         raise ValueError("train_pgdnet: the decoder knows no signals yet; call network.fit_decoder() first")
     return train(_Task(network, loss), data, epochs=epochs, val=val, settings=settings)
 

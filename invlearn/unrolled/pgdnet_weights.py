@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from invlearn.physics.mri.sequence import FingerprintSequence
 from invlearn.training.weights import load_network
 from invlearn.unrolled.pgdnet import TRAINS, PGDNet
+from invlearn.unrolled.pixelwise import ExactSignals, SignalNetwork, Signals
 
 KIND = PGDNet.__name__
 FOLDER = Path(__file__).parent / "weights"
@@ -43,19 +45,26 @@ def _built(made: Mapping[str, Any], state: Mapping[str, Any]) -> PGDNet:
     """A network like the card's, with the sequence and basis of the file."""
     trains = dict(zip(TRAINS, state["trains"].numpy(), strict=True))
     sequence = FingerprintSequence.from_dict({**trains, **made["sequence"]})
-    decoder = made["decoder"]
+    basis, phase = state["basis"], complex(*made["phase"])
     return PGDNet(
         sequence,
-        state["basis"],
-        complex(*made["phase"]),
+        basis,
+        phase,
+        _decoder(made["decoder"], sequence, basis, phase),
         iterations=made["iterations"],
         start=made["start"],
         width=made["width"],
         levels=made["levels"],
-        hidden=decoder["hidden"],
-        b1=tuple(decoder["b1"]),
         preconditioned=made["preconditioned"],
     )
+
+
+def _decoder(
+    made: Mapping[str, Any], sequence: FingerprintSequence, basis: Tensor, phase: complex
+) -> Signals:
+    if made.get("kind") == ExactSignals.__name__:
+        return ExactSignals(sequence, basis, phase)
+    return SignalNetwork(made["rank"], made["hidden"], tuple(made["b1"]), complex=made["complex"])
 
 
 def differences(known: FingerprintSequence, other: FingerprintSequence) -> Iterator[str]:

@@ -21,10 +21,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from invlearn.physics.mri.bloch import BlochLayer
 from invlearn.physics.mri.sequence import FingerprintSequence
 
 #: T1 and T2 (s) that the network is fitted for; estimates stay inside.
 T1_RANGE, T2_RANGE = (0.08, 5.5), (0.008, 3.0)
+_ANY_B1 = (0.2, 2.0)  # least and largest that an exact simulation is asked for
 _NEAREST_B1 = 4  # output layers that are interpolated
 _SPREAD = 2.0  # of the hidden layer's slopes
 _RIDGE = 1e-10
@@ -116,6 +118,11 @@ class SignalNetwork(nn.Module):
     def rank(self) -> int:
         """K."""
         return self.output.shape[-1]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it knows signals."""
+        return bool(self.output.any())
 
     def to_dict(self) -> dict[str, Any]:
         """All that rebuilds it but its numbers."""
@@ -211,6 +218,76 @@ class SignalNetwork(nn.Module):
         return worst
 
 
+class ExactSignals(nn.Module):
+    """The same coefficients from exact Bloch simulations, as slow as these are.
+
+    Nothing is fitted, so that a network on it shows what `SignalNetwork` costs in accuracy. Derivatives are
+    those of the simulation.
+
+    Parameters
+    ----------
+    sequence
+        What is played.
+    basis, phase
+        `(frames, K)` and the common phase, as in `Dictionary`.
+    """
+
+    basis: Tensor
+    b1: Tensor
+    limits: Tensor
+
+    def __init__(self, sequence: FingerprintSequence, basis: Tensor, phase: complex = 1.0) -> None:
+        super().__init__()
+        self.layer, self.phase = BlochLayer(sequence), complex(phase)
+        dtype = torch.complex64 if basis.is_complex() else torch.float32
+        self.register_buffer("basis", basis.to(dtype), persistent=False)
+        self.register_buffer("b1", torch.tensor(_ANY_B1), persistent=False)
+        self.register_buffer("limits", _limits().float(), persistent=False)
+
+    @property
+    def rank(self) -> int:
+        """K."""
+        return self.basis.shape[1]
+
+    @property
+    def fitted(self) -> bool:
+        """Always: there is nothing to fit."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that rebuilds it but its numbers."""
+        return {"kind": type(self).__name__, "rank": self.rank, "complex": self.basis.is_complex()}
+
+    def _coefficients(self, signal: Tensor) -> Tensor:
+        basis = self.basis.to(signal.dtype)
+        found = signal / self.phase @ basis.conj()
+        return found if self.basis.is_complex() else found.real
+
+    def forward(self, point: Tensor, b1: Tensor | None = None) -> Tensor:
+        """Coefficients `(n, K)` at `(n, 2)` points (log T1, log T2), and B1 `(n,)` (1 without it)."""
+        t1, t2 = _times(point)
+        return self._coefficients(self.layer(t1, t2, b1))
+
+    def with_slopes(self, point: Tensor, b1: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same, and its derivatives by log T1 and log T2, `(n, 2, K)`."""
+        from invlearn.physics.mri.bloch import simulate
+
+        t1, t2 = _times(point.detach())
+        signal, slopes = simulate(self.layer.sequence, t1, t2, b1, derivatives=("t1", "t2"))
+        slopes = slopes * torch.stack([t1, t2])[..., None]
+        return self._coefficients(signal), self._coefficients(slopes).movedim(0, 1)
+
+
+#: What gives PGD-Net and its inverse the signal of a voxel.
+Signals = SignalNetwork | ExactSignals
+
+
+def _times(point: Tensor) -> Tensor:
+    """T1 and T2 (s), `(2, n)`, T2 <= T1 after rounding too."""
+    t1, t2 = point.exp().unbind(1)
+    return torch.stack([t1, torch.minimum(t1, t2)])
+
+
 def _random_points(count: int, seed: int) -> Tensor:
     """`(n, 2)` log T1, log T2 over the range, T2 <= T1; about two thirds of `count`."""
     g = torch.Generator().manual_seed(seed)
@@ -266,7 +343,7 @@ class PixelwiseInverse(nn.Module):
         Fewer than one step.
     """
 
-    def __init__(self, network: SignalNetwork, steps: int = 5) -> None:
+    def __init__(self, network: Signals, steps: int = 5) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"PixelwiseInverse: steps must be at least 1, got {steps}")

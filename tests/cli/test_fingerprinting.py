@@ -21,6 +21,7 @@ from invlearn.physics.mri import FingerprintSequence, trajectories
 from invlearn.physics.mri.fingerprint import Dictionary, Grid
 from invlearn.training import save_network
 from invlearn.unrolled import PGDNet, fingerprinting
+from invlearn.unrolled.pixelwise import SignalNetwork
 
 FOREIGN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "foreign_scan.py"))
 SIZE, FRAMES = 24, 60
@@ -227,7 +228,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a PGD-Net before training: gradient descent with matching."""
     train = FingerprintSequence.default(FRAMES)
     dictionary = Dictionary.build(train, Grid.logarithmic((0.3, 3.5), (0.03, 0.6), step=0.3), rank=6)
-    network = PGDNet(train, dictionary.basis, dictionary.phase, width=4, levels=1, hidden=100)
+    network = PGDNet(train, dictionary.basis, dictionary.phase, SignalNetwork(6, 100), width=4, levels=1)
     network.fit_decoder(atoms=1500)
     path = tmp_path_factory.mktemp("weights") / "pgdnet.safetensors"
     save_network(path, network, {})

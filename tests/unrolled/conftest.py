@@ -17,6 +17,7 @@ from invlearn.physics.mri.fingerprint.simulate import birdcage_maps, simulate_sc
 from invlearn.unrolled.pgdnet import PGDNet
 from invlearn.unrolled.pgdnet_pool import Variety, write_pool
 from invlearn.unrolled.pgdnet_subjects import synthetic
+from invlearn.unrolled.pixelwise import SignalNetwork
 
 FRAMES, RANK = 60, 6
 
@@ -32,8 +33,9 @@ class Small:
     def network(self, **options: Any) -> PGDNet:
         """Before training."""
         torch.manual_seed(0)
-        settings = {"iterations": 3, "width": 4, "levels": 2, "hidden": 150, "b1": (0.9, 1.0, 1.1)} | options
-        network = PGDNet(self.sequence, self.dictionary.basis, self.dictionary.phase, **settings)
+        settings = {"iterations": 3, "width": 4, "levels": 2} | options
+        decoder = SignalNetwork(RANK, 150, (0.9, 1.0, 1.1))
+        network = PGDNet(self.sequence, self.dictionary.basis, self.dictionary.phase, decoder, **settings)
         network.fit_decoder(atoms=2000)
         return network.eval()
 

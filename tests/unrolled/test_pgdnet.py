@@ -18,6 +18,7 @@ from invlearn.physics.mri.fingerprint.simulate import birdcage_maps
 from invlearn.physics.solvers import cg
 from invlearn.unrolled.fingerprinting import subspace_problem
 from invlearn.unrolled.pgdnet import Estimate, Measured, PGDNet
+from invlearn.unrolled.pixelwise import ExactSignals, SignalNetwork
 from invlearn.unrolled.preconditioner import Circulant
 from invlearn.unrolled.subspace import SubspaceProblem
 
@@ -155,7 +156,7 @@ def test_every_setting_matters(small: Any, measured: Measured) -> None:
         return run(small.network(**options), measured)[-1].point[:, INSIDE]
 
     usual = last()
-    for options in ({"iterations": 1}, {"start": 6}, {"preconditioned": False}, {"hidden": 30}):
+    for options in ({"iterations": 1}, {"start": 6}, {"preconditioned": False}):
         assert float((last(**options) - usual).abs().max()) > 1e-3, options
     shapes = [
         sum(p.numel() for p in small.network(**o).encoder.parameters())
@@ -199,6 +200,31 @@ def test_the_digest_knows_sequence_and_basis(small_network: PGDNet, small: Any) 
     assert small_network.digest() == small.network(width=5).digest()
     other = PGDNet(small.sequence, small.dictionary.basis[:, :4])
     assert other.digest() != small_network.digest()
+
+
+def test_exact_signals_change_as_little_as_the_decoder_errs(
+    taught: PGDNet, measured: Measured, small: Any
+) -> None:
+    exact = taught.with_exact_signals()
+    assert isinstance(taught.decoder, SignalNetwork)
+    assert isinstance(exact.decoder, ExactSignals)
+    assert exact.inverse.network is exact.decoder
+    one, other = (run(network, measured)[-1] for network in (taught, exact))
+    gap = (one.point - other.point)[:, INSIDE].abs()
+    assert 0 < float(gap.median()) < 2e-3
+    exact.zero_grad()
+    exact(measured)[-1].images.abs().square().sum().backward()  # exact derivatives too
+    assert bool(exact.encoder.head.weight.grad.any())
+    assert exact.fit_decoder() == 0
+
+
+def test_the_decoder_matters(small_network: PGDNet, small: Any, measured: Measured) -> None:
+    decoder = SignalNetwork(RANK, 30)
+    coarse = PGDNet(small.sequence, small.dictionary.basis, small.dictionary.phase, decoder, iterations=3)
+    assert coarse.fit_decoder(atoms=2000) > 2 * small_network.fit_decoder(atoms=2000)
+    for wrong in (SignalNetwork(RANK - 1, 30), SignalNetwork(RANK, 30, complex=True)):
+        with pytest.raises(ValueError, match=f"the decoder must give {RANK} real coefficients"):
+            PGDNet(small.sequence, small.dictionary.basis, small.dictionary.phase, wrong)
 
 
 def test_bad_input(small_network: PGDNet, small: Any) -> None:

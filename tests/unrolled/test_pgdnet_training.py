@@ -15,6 +15,7 @@ from invlearn.unrolled import pgdnet_training as module
 from invlearn.unrolled.pgdnet import Estimate, PGDNet
 from invlearn.unrolled.pgdnet_pool import Pool, measured
 from invlearn.unrolled.pgdnet_training import KspaceLoss, MapLoss, loss_card, new_pgdnet, train_pgdnet
+from invlearn.unrolled.pixelwise import SignalNetwork
 
 PLAIN = Settings(batch_size=1, progress=False, learning_rate=1e-2)
 
@@ -94,12 +95,14 @@ def test_training_lowers_the_loss_of_its_scan(
 
 
 def test_a_new_network(small: Any) -> None:
-    network, about = new_pgdnet(small.sequence, rank=4, seed=3, b1=(1.0,), width=3, levels=1, hidden=60)
+    network, about = new_pgdnet(
+        small.sequence, rank=4, seed=3, decoder=SignalNetwork(4, 60), width=3, levels=1
+    )
     assert (network.rank, network.unet.width) == (4, 3)
     assert about["decoder_error"] < 0.01
     assert 0 < about["energy_outside_the_subspace"] < 0.01
     weights = [
-        new_pgdnet(small.sequence, rank=4, seed=seed, b1=(1.0,), width=3, levels=1, hidden=60)[0]
+        new_pgdnet(small.sequence, rank=4, seed=seed, decoder=SignalNetwork(4, 60), width=3, levels=1)[0]
         .encoder.encoder[0][0]
         .weight
         for seed in (3, 4)

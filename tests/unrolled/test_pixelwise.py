@@ -12,7 +12,14 @@ from torch import Tensor
 from invlearn.physics.mri import FingerprintSequence
 from invlearn.physics.mri.bloch.bounds import deviations
 from invlearn.physics.mri.fingerprint import Dictionary, Grid
-from invlearn.unrolled.pixelwise import PixelwiseInverse, SignalNetwork, amplitude, simulated, standard_errors
+from invlearn.unrolled.pixelwise import (
+    ExactSignals,
+    PixelwiseInverse,
+    SignalNetwork,
+    amplitude,
+    simulated,
+    standard_errors,
+)
 
 FRAMES, RANK = 60, 6
 
@@ -52,6 +59,25 @@ def test_it_is_the_signal_to_a_thousandth(
         truth = exact(dictionary, point, b1)
         gap = torch.linalg.vector_norm(network(point, torch.full((50,), b1)) - truth, dim=1)
         assert float((gap / torch.linalg.vector_norm(truth, dim=1)).max()) < 1e-3
+
+
+def test_exact_signals_and_their_slopes(dictionary: Dictionary) -> None:
+    signals = ExactSignals(dictionary.sequence, dictionary.basis, dictionary.phase)
+    assert (signals.rank, signals.fitted) == (RANK, True)
+    point = tissues(20).requires_grad_()
+    b1 = torch.full((20,), 0.9)
+    found, slopes = signals.with_slopes(point, b1)
+    torch.testing.assert_close(found, exact(dictionary, point.detach(), 0.9).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(signals(point, b1), found)
+    assert not torch.allclose(signals(point), found, rtol=1e-2)
+    (along,) = torch.autograd.grad(signals(point, b1)[:, 1].sum(), point)
+    torch.testing.assert_close(along, slopes[:, :, 1], rtol=1e-4, atol=1e-6)
+    step = 1e-2
+    for i in range(2):
+        moved = [point.detach() + sign * step * torch.eye(2)[i] for sign in (1, -1)]
+        difference = (signals(moved[0], b1) - signals(moved[1], b1)) / (2 * step)
+        inside = point[:, 1] < point[:, 0] - 2 * step
+        torch.testing.assert_close(slopes[inside, i], difference[inside], rtol=1e-2, atol=1e-3)
 
 
 def test_between_its_b1_it_interpolates(fitted: tuple[SignalNetwork, float], dictionary: Dictionary) -> None:
