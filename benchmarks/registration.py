@@ -15,8 +15,8 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -30,6 +30,8 @@ import nibabel
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "registration.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
+ALONE = "headers alone"
 ITERATIONS = (100, 60, 30)  # of the demons, coarse to fine
 WARP, REACH = 8.0, 14.0  # mm: largest displacement of the known warp, and its smoothness
 Array = np.ndarray
@@ -395,6 +397,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="pairs whose name contains this")
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--resume", action="store_true", help="keep what --output has of the same step")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -408,18 +411,17 @@ def main() -> None:
     for name, python in pythons.items():
         if python is None:
             print(f"{name}: skipped, {CONTENDERS[name][0]} is not installed", flush=True)
-    rows: list[dict[str, Any]] = []
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    about = {**recorded(threads, "SimpleITK"), "step": options.step}
+    rows = earlier_rows(options.output, options.step) if options.resume else []
+    done = {(row["pair"], row["contender"]) for row in rows}
     forward: dict[str, Array] = {}
     for case in cases(Path(data), options.step, options.only):
-        rows.append(
-            {
-                "pair": case.name,
-                "contender": "headers alone",
-                **judge(case, np.zeros((3, *case.fixed.image.shape))),
-            }
-        )
+        if (case.name, ALONE) not in done:
+            nowhere = np.zeros((3, *case.fixed.image.shape))
+            rows.append({"pair": case.name, "contender": ALONE, **judge(case, nowhere)})
         for name, python in pythons.items():
-            if python is None:
+            if python is None or (case.name, name) in done:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -434,16 +436,24 @@ def main() -> None:
                 forward.pop(name, None)
             rows.append({"pair": case.name, "contender": name, **row})
             print(json.dumps(rows[-1]), flush=True)
-    about = {
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "step": options.step,
-    }
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(
-        json.dumps({"about": about, "rows": rows, "means": means(rows)}, indent=1) + "\n"
-    )
+            write(options.output, {"about": about, "rows": rows, "means": means(rows)})
+
+
+def earlier_rows(path: Path, step: int) -> list[dict[str, Any]]:
+    """What an earlier run at the same step measured and did not fail at."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    rows: list[dict[str, Any]] = found["rows"] if found["about"]["step"] == step else []
+    return [row for row in rows if "failed" not in row]
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """After every run, so that the file is whole whenever the benchmark is stopped."""
+    path.parent.mkdir(exist_ok=True)
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(found, indent=1) + "\n")
+    scratch.replace(path)
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ class How:
     parameterisation: str
     iterations: int | None
     weights: Path | None
+    symmetric: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the run record."""
@@ -117,6 +118,7 @@ def register_pair(settings: Settings, pair: Pair, how: How, network: Any, output
                 similarity=how.similarity,
                 iterations=how.iterations,
                 settings=Coefficients() if how.parameterisation == "wavelets" else None,
+                symmetric=how.symmetric,
                 device=settings.torch_device(),
             )
         for note in result.notes:
@@ -167,6 +169,9 @@ def in_words(found: dict[str, Any]) -> str:
     default="composed",
     show_default=True,
     help="Of the deformation: small maps composed, or a velocity in wavelet coefficients.",
+)
+@click.option(
+    "--symmetric", is_flag=True, help="The middle of both directions: twice the work, undone by swapping."
 )
 @click.option(
     "--iterations", type=click.IntRange(min=0), metavar="N", help="Steps a grid at most; 0: affine alone."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,9 +12,12 @@ import click
 from invlearn.cli.app import FAILED, INTERRUPTED
 from invlearn.cli.options import Settings
 from invlearn.cli.registration import How, Pair, in_words, prepare, register_pair
+from invlearn.io.runs import RECORD, hash_path, write_json
+from invlearn.io.tables import Row, read_table
 
 _NEEDED, _LABELS = ("fixed", "moving"), ("fixed_labels", "moving_labels")
 _SUMMARY = "metrics.json"
+_TAKEN = (_SUMMARY, RECORD)  # names of files beside the folders of the pairs
 
 
 def _stem(path: Path) -> str:
@@ -35,48 +37,33 @@ def read_pairs(path: Path) -> dict[str, Pair]:
     ValueError
         Another header, cells that are missing or too many, names that are no folder names or occur twice.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is no file")
-    try:
-        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(line)]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text file; save the pairs as CSV in UTF-8") from error
-    columns = [name.strip() for name in lines[0]] if lines else []
-    if not set(_NEEDED) <= set(columns) or set(columns) - {*_NEEDED, *_LABELS, "name"} or len(lines) < 2:
+    table = read_table(path)
+    columns = set(table.columns)
+    if not set(_NEEDED) <= columns or columns - {*_NEEDED, *_LABELS, "name"} or not table.rows:
         raise ValueError(
-            f"{path} begins with {','.join(columns)!r} and has {max(0, len(lines) - 1)} pairs; its header is "
+            f"{path} begins with {','.join(table.columns)!r} and has {len(table.rows)} pairs; its header is "
             "fixed,moving[,fixed_labels,moving_labels][,name], and a line a pair follows"
         )
-    named = []
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(columns):
-            raise ValueError(f"{path}, pair {number}: {len(line)} cells under {len(columns)} column names")
-        cells = {key: value.strip() for key, value in zip(columns, line, strict=True)}
-        named.append(_pair(cells, path.parent, f"{path}, pair {number}"))
+    named = [_pair(row) for row in table.rows]
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
     if twice:
         raise ValueError(f"{path} has several pairs called {twice[0]!r}; tell them apart in a column `name`")
     return dict(named)
 
 
-def _pair(cells: dict[str, str], folder: Path, where: str) -> tuple[str, Pair]:
-    def found(key: str) -> Path | None:
-        if not cells.get(key):
-            return None
-        beside = folder / cells[key]
-        return beside if beside.exists() else Path(cells[key])
-
-    fixed, moving = found("fixed"), found("moving")
+def _pair(row: Row) -> tuple[str, Pair]:
+    fixed, moving = row.file("fixed"), row.file("moving")
     if fixed is None or moving is None:
-        raise ValueError(f"{where}: fixed or moving is empty")
-    name = cells.get("name") or f"{_stem(fixed)}_{_stem(moving)}"
-    if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"{where}: {name!r} is no name for a folder")
+        raise ValueError(f"{row.where}: fixed or moving is empty")
+    name = row.cells.get("name") or f"{_stem(fixed)}_{_stem(moving)}"
+    if Path(name).name != name or name.startswith(".") or not name.isprintable() or name in _TAKEN:
+        raise ValueError(f"{row.where}: {name!r} is no name for a folder")
+    labels = [row.file(column) for column in _LABELS]
     try:
-        pair = Pair(fixed, moving, found(_LABELS[0]), found(_LABELS[1]))
+        pair = Pair(fixed, moving, *labels)
         pair.require()
     except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise type(error)(f"{row.where}: {error}") from error
     return name, pair
 
 
@@ -88,8 +75,6 @@ def finished(folder: Path, pair: Pair, how: How) -> dict[str, Any] | None:
     FileExistsError
         It was made from other files or with other options.
     """
-    from invlearn.io.runs import RECORD, hash_path
-
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         options, inputs = record["metrics"]["options"], record["inputs"]
@@ -112,8 +97,7 @@ def finished(folder: Path, pair: Pair, how: How) -> dict[str, Any] | None:
 
 def register_pairs(settings: Settings, table: Path, how: How, output: Path) -> int:
     """Register all pairs; 1 if some of them could not be."""
-    from invlearn import io
-    from invlearn.io.runs import RECORD, write_json
+    from invlearn.io.runs import alone
 
     pairs = read_pairs(table)
     if output.exists() and not output.is_dir():
@@ -121,6 +105,13 @@ def register_pairs(settings: Settings, table: Path, how: How, output: Path) -> i
     earlier = output / RECORD
     if earlier.exists() and not settings.overwrite and '"pairs"' not in earlier.read_text(encoding="utf-8"):
         raise FileExistsError(f"{output} holds another result; give --overwrite, or another place")
+    with alone(output):
+        return _register_all(settings, table, pairs, how, output)
+
+
+def _register_all(settings: Settings, table: Path, pairs: dict[str, Pair], how: How, output: Path) -> int:
+    from invlearn import io
+
     done = {} if settings.overwrite else {n: finished(output / n, pair, how) for n, pair in pairs.items()}
     with settings.progress("preparing"):
         network = prepare(how)

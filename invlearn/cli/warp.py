@@ -43,6 +43,8 @@ def command(
     for path in (image_or_points, transform):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
+    if transform.suffix.lower() == ".txt":
+        raise ValueError(f"{transform} holds an affine alone; give the folder, or the field that includes it")
     if points:
         warp_points(settings, image_or_points, transform, output, inverse)
     else:
@@ -61,6 +63,8 @@ def warp_image(
     settings: Settings, image: Path, transform: Path, output: Path, inverse: bool, labels: bool
 ) -> None:
     """A volume onto the grid of the field."""
+    import numpy as np
+
     from invlearn import io
     from invlearn.registration.transform import Transform, as_labels
 
@@ -72,6 +76,14 @@ def warp_image(
         if labels:
             volume = as_labels(volume, str(image))
         field = Transform.read(transform, inverse=inverse)
+        if not field.reaches(volume):
+            raise ValueError(
+                f"{image} lies nowhere where {transform} leads: the result would be empty; look at its "
+                f"affine, or {'leave --inverse out' if inverse else 'take --inverse'}"
+            )
+        missing = np.count_nonzero(~np.isfinite(volume.data))
+        if missing:
+            settings.note(f"{image}: {missing} voxels are NaN or infinite, and so are their neighbours then")
         io.write_volume(work, field.image(volume, "labels" if labels else "linear"))
         run.add_input(image)
         run.add_input(transform)

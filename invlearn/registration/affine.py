@@ -32,7 +32,7 @@ _HEAD_MM = 160.0  # smaller volumes count as enlarged to it: the lengths here ar
 _POINTS, _TRIAL_POINTS = 30_000, 4_000
 _KEPT = 4  # starts that are refined
 _RADIUS = 50.0  # mm: a rotation of p / radius moves points of a head by about p
-_LEAST_OVERLAP = 0.2  # share of the fixed points that must fall into the moving volume
+_LEAST_OVERLAP = 0.2  # share of the smaller volume that must lie in the other
 _WINDOW = 4  # voxels of the fine grid: radius of the windows that judge what was found
 _FLAT = 0.01  # of the variance: a window with less says nothing
 _PER_LOSS = 0.5  # how much better it must be than the headers, per share of overlap that it gives up
@@ -70,6 +70,10 @@ class Grid:
     def extent(self) -> float:
         """The longest edge, in mm."""
         return float((np.linalg.norm(self.affine[:3, :3], axis=0) * self.data.shape).max())
+
+    def size(self) -> float:
+        """What it fills, in mm³."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) * self.data.numel())
 
     def scaled(self, factor: float) -> Grid:
         """The same samples so many times farther apart, and from the origin."""
@@ -240,10 +244,11 @@ def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
     centre = torch.from_numpy(fixed.centre_of_mass())
     grids = fixed.coarsened(_COARSE_MM), moving.coarsened(_COARSE_MM)
     rough = _Match(*grids, _TRIAL_POINTS)
+    most = min(1.0, moving.size() / fixed.size())  # of the fixed volume that the moving one can reach
     tried = []
     for start in _starts(*grids):
         world = matrix_of(torch.from_numpy(start), centre).numpy()
-        if rough.overlap(world) >= _LEAST_OVERLAP:
+        if rough.overlap(world) >= most * _LEAST_OVERLAP:
             tried.append((-rough(world)[0], tuple(start)))
     if not tried:
         raise ValueError(
@@ -264,10 +269,10 @@ def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
         found = matrix_of(torch.from_numpy(_climb(exact, centre, start, 60)[1]), centre).numpy()
         if not _plausible(found):
             continue
-        if here < _LEAST_OVERLAP:
+        if here < most * _LEAST_OVERLAP:
             return found
         wanted = (_ALIKE + _PER_LOSS * max(here - rough.overlap(found), 0.0)) * by_header
-        if agreement(*fine, found) > max(wanted, _CHANCE):
+        if agreement(*fine, found) > max(wanted, most * _CHANCE):
             return found
     return header
 

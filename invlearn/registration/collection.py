@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invlearn.io.nifti import SUFFIXES, Volume, open_nifti, read_place, read_volume
+from invlearn.io.tables import read_table
 from invlearn.registration.affine import Grid
 from invlearn.registration.fields import linear_field, warp
 from invlearn.registration.interpolation import inside
@@ -102,20 +102,12 @@ def _in_folder(folder: Path) -> list[Source]:
 
 
 def _in_table(path: Path) -> list[Source]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file ({error}); give a folder, or a table of files") from error
     found = []
-    for number, row in enumerate(rows, start=2):
-        if not row.get("image"):
-            raise ValueError(f"{path}, line {number}: there is no 'image'; the header is image[,{LABELS}]")
-        files = [path.parent / row["image"], *([path.parent / row[LABELS]] if row.get(LABELS) else [])]
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(f"{path}, line {number}: {file} does not exist")
-        found.append(Source(*files))
+    for row in read_table(path).rows:
+        image = row.file("image")
+        if image is None:
+            raise ValueError(f"{row.where}: there is no 'image'; the header is image[,{LABELS}]")
+        found.append(Source(image, row.file(LABELS)))
     return found
 
 

@@ -3,11 +3,14 @@
 Local correlation is blind to gain that hardly varies within a window, not to a steep coil profile nor to a
 bent contrast curve. Both are estimated between the roughly aligned volumes and taken out of one of them.
 They are looked up on a coarse grid, and only where both volumes are object in a whole neighbourhood: at the
-rims, brightness is a matter of blur and of what is not aligned yet.
+rims, brightness is a matter of blur and of what is not aligned yet. The gain is the exponential of a
+quadratic polynomial: few enough numbers not to follow anatomy, and unlike an average over neighbours not
+flattened towards the rims.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -15,14 +18,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from invlearn.registration.smoothing import shrink, smooth
+from invlearn.registration.fields import warp
+from invlearn.registration.smoothing import shrink
 
 _NODES = 33  # quantiles
 _ACROSS = 96  # voxels along the longest edge: the grid of the estimates
-_GAIN_ACROSS = 48  # the same of the gain
-_REACH = 1 / 6  # of the longest edge: standard deviation of the gain's smoothing
+_POINTS = 40_000  # voxels that are looked at
+_FEWEST = 100  # of which there must be so many
+_DEGREE = 2  # of the gain's logarithm, along the longest edge
 _LARGEST = 1.5  # gain at most e^1.5
-_ROUNDS = 2  # curve and gain in turns
+_OUTLIER = 0.15  # of the logarithm: what is farther off than that counts less (Huber)
+_WEIGHINGS = 3
+_ROUNDS = 3  # curve and gain in turns
 _ONE_SIGMA = 0.8413  # share of a Gaussian below one standard deviation
 _SIGMAS = 4.0  # noise that far out is rare
 _MOST_NOISE = 0.2  # of the range: where the border holds more, it is object
@@ -83,39 +90,65 @@ def curved(
     return torch.where(x > 0, torch.where(x > source[-1], beyond, within), 0.0)
 
 
-def gain_between(
-    fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"], where: Bool[Tensor, "D H W"]
-) -> Float[Tensor, "D H W"]:
-    """The smooth factor from the moving volume's brightness to the fixed one's, seen `where` both have some.
+class Gain:
+    """Smooth factors between two volumes: ``exp`` of a polynomial of the place, by robust least squares.
 
-    ``exp`` of the Gaussian average of ``ln(fixed / moving)``; voxels count as cubes.
+    Parameters
+    ----------
+    shape
+        Of the grid.
+    spacing
+        Distance of voxels along the three axes: along short edges the polynomial has a lower degree.
     """
-    factors = _factors(fixed.shape, (1.0, 1.0, 1.0), _GAIN_ACROSS)
-    tiny = 1e-6 * float(fixed.amax())
-    logarithm = (fixed.clamp(min=tiny) / moving.clamp(min=tiny)).log().clamp(-_LARGEST, _LARGEST)
-    weight = where.to(fixed.dtype)
-    sums = shrink(torch.stack([logarithm * weight, weight]), factors)
-    sigma = _REACH * max(fixed.shape)
-    sums = smooth(sums, [sigma / k for k in factors])
-    return _enlarged(sums[0] / (sums[1] + 1e-3), factors, fixed.shape).exp()
+
+    def __init__(self, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        self.shape = shape
+        edges = [n * s for n, s in zip(shape, spacing, strict=True)]
+        highest = [min(n - 1, round(_DEGREE * e / max(edges))) for n, e in zip(shape, edges, strict=True)]
+        powers = itertools.product(*(range(k + 1) for k in highest))
+        self.powers = [p for p in powers if sum(p) <= _DEGREE]
+        self.coefficients = torch.zeros(len(self.powers), dtype=torch.float64)
+        self.limits = 0.0, 0.0
+
+    def terms(self, at: Float[Tensor, "N 3"]) -> Float[Tensor, "terms N"]:
+        """The monomials at voxels; the grid reaches from -1 to 1 along every axis."""
+        x = [(2 * at[:, k].double() + 1) / n - 1 for k, n in enumerate(self.shape)]
+        return torch.stack([x[0] ** i * x[1] ** j * x[2] ** k for i, j, k in self.powers])
+
+    def fit(self, ratio: Float[Tensor, N], terms: Float[Tensor, "terms N"]) -> Float[Tensor, N]:
+        """Bring the gain as near as it gets to ratios at some voxels; what it is there."""
+        logarithm = ratio.double().log().clamp(-_LARGEST, _LARGEST)
+        weight = torch.ones_like(logarithm)
+        for _ in range(_WEIGHINGS):
+            normal = (terms * weight) @ terms.T
+            normal.diagonal().add_(1e-6 * normal.diagonal().mean())  # terms that hardly differ
+            self.coefficients = torch.linalg.solve(normal, (terms * weight) @ logarithm)
+            found = self.coefficients @ terms
+            weight = _OUTLIER / (logarithm - found).abs().clamp(min=_OUTLIER)
+        self.limits = float(found.amin()), float(found.amax())  # it runs away where nothing was seen
+        return found.exp().to(ratio.dtype)
+
+    def over(self, like: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
+        """The gain on a grid of any size over the same extent."""
+        total = 0.0
+        axes = [((2 * torch.arange(n).double() + 1) / n - 1).to(like) for n in like.shape]
+        for p, c in zip(self.powers, self.coefficients.tolist(), strict=True):
+            z, y, x = (axis**k for axis, k in zip(axes, p, strict=True))
+            total = total + (c * z)[:, None, None] * (y[:, None] * x)
+        return torch.as_tensor(total).clamp(*self.limits).exp()
 
 
-def _factors(shape: Sequence[int], spacing: Sequence[float], across: int) -> list[int]:
-    """Voxels to average along each axis, so that the longest edge has about `across` left."""
-    size = max(n * s for n, s in zip(shape, spacing, strict=True)) / across
+def _factors(shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
+    """Voxels to average along each axis, so that the longest edge has about `_ACROSS` left."""
+    size = max(n * s for n, s in zip(shape, spacing, strict=True)) / _ACROSS
     return [max(1, min(round(size / s), n)) for n, s in zip(shape, spacing, strict=True)]
 
 
-def _enlarged(x: Tensor, factors: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """From the grid of `shrink` back to that of `shape`."""
-    size = [n * k for n, k in zip(x.shape, factors, strict=True)]
-    large = functional.interpolate(x[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
-    d, h, w = shape
-    return large[:d, :h, :w]
-
-
 def harmonise(
-    fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+    fixed: Float[Tensor, "D H W"],
+    moving: Float[Tensor, "D H W"],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    field: Float[Tensor, "3 D H W"] | None = None,
 ) -> Float[Tensor, "D H W"]:
     """The moving volume with the fixed one's contrast and without a smooth gain between them.
 
@@ -125,22 +158,33 @@ def harmonise(
         On one grid, roughly aligned; of one kind of contrast (brighter is brighter in both).
     spacing
         Distance of voxels along the three axes, mm.
+    field
+        In voxels, pull-back: how the moving volume is to be seen to lie upon the fixed one; None: as it is.
+        The better they are aligned, the less of their anatomy counts as gain.
 
     Returns
     -------
     Tensor
-        The moving volume, its background at the fixed one's; as it came if they have no bright object in
-        common.
+        The moving volume where it was, its background at the fixed one's; as it came if they have no bright
+        object in common.
     """
-    factors = _factors(fixed.shape, spacing, _ACROSS)
+    factors = _factors(fixed.shape, spacing)
     low = background(fixed), background(moving)
+    seen = moving if field is None else warp(moving, field)
     f = (shrink(fixed[None], factors)[0] - low[0]).clamp(min=0)
-    m = (shrink(moving[None], factors)[0] - low[1]).clamp(min=0)
-    both = interior(f) & interior(m)
-    if int(both.sum()) < _NODES:
+    m = (shrink(seen[None], factors)[0] - low[1]).clamp(min=0)
+    at = (interior(f) & interior(m)).nonzero()
+    if len(at) < _FEWEST:
         return moving
-    source, gain = _quantiles(m[both]), torch.ones_like(f)
+    at = at[:: -(-len(at) // _POINTS)]
+    ours, theirs, where = f[tuple(at.T)].cpu(), m[tuple(at.T)].cpu(), at.cpu().double()
+    if field is not None:
+        moved = shrink(field, factors)[(slice(None), *at.T)].T.cpu()
+        where += moved / torch.tensor(factors)
+    gain = Gain(f.shape, [s * k for s, k in zip(spacing, factors, strict=True)])
+    terms, here = gain.terms(where), torch.ones_like(ours)
+    source, tiny = _quantiles(theirs), 1e-6 * float(ours.amax())
     for _ in range(_ROUNDS):
-        target = _quantiles((f / gain)[both])
-        gain = gain_between(f, curved(m, source, target), both)
-    return curved(moving - low[1], source, target) * _enlarged(gain, factors, fixed.shape) + low[0]
+        target = _quantiles(ours / here)
+        here = gain.fit(ours.clamp(min=tiny) / curved(theirs, source, target).clamp(min=tiny), terms)
+    return curved(moving - low[1], source.to(moving), target.to(moving)).mul_(gain.over(moving)).add_(low[0])

@@ -26,7 +26,7 @@ from torch import Tensor
 from invlearn.registration import cpu
 from invlearn.registration.fields import compose, jacobian_determinant, resize, warp
 from invlearn.registration.forces import ForceOf, force_of
-from invlearn.registration.harmonise import foreground
+from invlearn.registration.harmonise import foreground, harmonise
 from invlearn.registration.interpolation import sample_channels
 from invlearn.registration.metrics import sd_log_jacobian
 from invlearn.registration.similarity import check_name
@@ -35,7 +35,7 @@ from invlearn.registration.smoothing import halvings, shrink, smooth
 #: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
 _ITERATIONS = (28, 60, 80)
 _MARGIN = 10  # voxels around the rest, within which the field fades out
-_LOOK = 2  # steps between looks at the roughness
+_LOOK = 2  # steps between looks at the roughness on coarse grids
 _PATIENCE = 10  # steps over which a level must gain something
 _REUSE = 4  # steps with one look at the windows of local correlation, the most expensive part
 
@@ -77,7 +77,7 @@ class Settings:
     damping: float = 1.0
     largest_step: float = 0.5
     tolerance: float = 1e-3
-    roughest: float = 0.325
+    roughest: float = 0.34
 
     def __post_init__(self) -> None:
         if self.levels < 1 or self.radius < 1:
@@ -208,13 +208,19 @@ def _level(
     stepper = Stepper(fixed.shape, fixed, spacing, settings, finest)
     spare, object_ = torch.empty_like(u), foreground(fixed)
     values: list[float] = []
+    rough = sd_log_jacobian(u, object_)
     for k in range(steps):
-        if k % _LOOK == 0 and sd_log_jacobian(u, object_) >= settings.roughest:
+        if rough >= settings.roughest:
             return u, values, True
         warped = sample_channels(moving[None, None], u[None])[0, 0]
         values.append(stepper(force, warped))
         u, spare = _composed(u, stepper.step, spare), u
         smooth(u, stepper.diffusion, u)
+        if finest or k % _LOOK == 1:
+            before, rough = rough, sd_log_jacobian(u, object_)
+            if rough > settings.roughest:  # the last step is cut, so that all pairs end equally rough
+                share = (settings.roughest - before) / (rough - before)
+                return torch.lerp(spare, u, share), values, True
         if _settled(values, settings.tolerance):
             return u, values, True
     return u, values, False
@@ -243,6 +249,7 @@ def optimise(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     settings: Settings | None = None,
     initial: Float[Tensor, "3 D H W"] | None = None,
+    one_contrast: bool = False,
 ) -> Deformation:
     """Find the field that makes the moving volume match the fixed one, both on one grid.
 
@@ -261,6 +268,9 @@ def optimise(
         How it moves; None takes the defaults, those of the similarity where it has its own (`DEFAULTS`).
     initial
         A field in voxels to start from, such as a network's prediction.
+    one_contrast
+        Whether the brightness of the moving volume is brought to that of the fixed one (`harmonise`) on every
+        grid but the first, by what is aligned so far.
 
     Returns
     -------
@@ -288,6 +298,8 @@ def optimise(
     for factors, steps in zip(grids, _steps(iterations, len(grids)), strict=True):
         f, m = (shrink(x[None], factors)[0] for x in (fixed, moving))
         u = f.new_zeros((3, *f.shape)) if u is None else _finer(u, last, factors, f.shape)
+        if one_contrast and last is not factors:
+            m = harmonise(f, m, [s * k for s, k in zip(spacing, factors, strict=True)], u)
         last = factors
         if steps:
             apart, finest = _relative(spacing, factors, f.shape), factors is grids[-1]

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from invlearn.registration.fields import inverse as invert
 from invlearn.registration.fields import jacobian_determinant, linear_field, resize, warp
 from invlearn.registration.harmonise import harmonise
 from invlearn.registration.interpolation import inside
-from invlearn.registration.optimise import Deformation, Settings, optimise, unfold
+from invlearn.registration.optimise import DEFAULTS, Deformation, Settings, optimise, unfold
 from invlearn.registration.similarity import CLIMBED, check_name
 
 #: Similarities that suppose one kind of contrast, which is evened out first.
@@ -34,6 +34,10 @@ _ONE_CONTRAST = ("lncc", "mse")
 #: Of the fixed-point iteration for the inverse, on a grid half as fine and on the grid itself: its mean error
 #: is then about a thousandth of a voxel.
 _COARSE_STEPS, _INVERSE_STEPS = 10, 3
+#: Grids are alike whose spacings and edges differ by no more than this share.
+_ALIKE = 0.25
+#: How much rougher the two fields are that give a middle of a certain roughness.
+_ONE_SIDED = 1.18
 _log = logging.getLogger(__name__)
 
 Registrable = str | os.PathLike[str] | Volume | tuple[Any, Any] | np.ndarray | Tensor
@@ -232,8 +236,9 @@ def register(
     initial
         A field ``(3, D, H, W)`` in voxels of the fixed grid to start from, such as `WiNet`'s prediction.
     symmetric
-        Register in both directions and take the middle: the two volumes then play the same part, for
-        twice the work.
+        Optimise the deformation in both directions and take the middle, for twice the work. On grids that
+        are alike (spacings and edges within a quarter), ``register(b, a)`` is then the inverse of
+        ``register(a, b)``.
     device
         Where to compute.
 
@@ -252,38 +257,88 @@ def register(
     f, m = as_volume(fixed, "fixed"), as_volume(moving, "moving")
     device = torch.device(device)
     (x, notes), (y, more) = _prepared(f, "fixed", device), _prepared(m, "moving", device)
+    start = _checked_initial(initial, f.shape)
+    climb = _stage(settings, similarity, iterations, symmetric)
     _compile()
     clock = time.process_time(), time.perf_counter()
-    matrix = _world_map(affine, x, y, f, m)
+    sides = (f, x), (m, y)
+    turned = symmetric and start is None and isinstance(affine, str) and _other_way_round(*sides)
+    del x, y
+    matrix, found, values = _together(sides[::-1] if turned else sides, affine, climb, start, symmetric)
+    backward = inverted(found.field)
+    if turned:
+        onto = np.linalg.inv(m.affine) @ np.linalg.inv(matrix) @ f.affine
+        forward, backward = (carried(u, onto, f.shape) for u in (backward, found.field))
+        found, matrix = dataclasses.replace(found, field=unfold(forward)), np.linalg.inv(matrix)
+    spent = time.process_time() - clock[0], time.perf_counter() - clock[1]
     if isinstance(affine, str) and affine != "none" and np.array_equal(matrix, np.eye(4)):
         notes.append("nothing was found that is clearly better than where the headers put the two volumes")
-    there = np.linalg.inv(m.affine) @ matrix @ f.affine
-    start = linear_field(there, f.shape, x)
+    return _result((f, m), matrix, found, backward, (similarity, *values), spent, (*notes, *more))
+
+
+def _other_way_round(fixed: tuple[Volume, Tensor], moving: tuple[Volume, Tensor]) -> bool:
+    """Whether the second is the reference, so that the order of a pair does not matter: the brighter one is.
+
+    On grids that are not alike, the first always is.
+    """
+    (f, x), (m, y) = fixed, moving
+    unlike = np.abs(np.log(_measures(f) / _measures(m))).max()
+    return bool(unlike < np.log(1 + _ALIKE) and x.double().mean() < y.double().mean())
+
+
+def _measures(volume: Volume) -> np.ndarray:
+    """Spacings and edges in mm, whatever the order of the axes."""
+    spacing = np.array(volume.spacing)
+    return np.r_[np.sort(spacing), np.sort(spacing * volume.shape)]
+
+
+def _together(
+    sides: tuple[tuple[Volume, Tensor], ...],
+    affine: str | np.ndarray,
+    climb: functools.partial[Deformation],
+    start_from: Tensor | None,
+    symmetric: bool,
+) -> tuple[np.ndarray, Deformation, tuple[float, float]]:
+    """The world map, the field on the grid of the first volume, and the similarity before and after."""
+    (f, x), (m, y) = sides
+    matrix = _world_map(affine, x, y, f, m)
+    start = linear_field(np.linalg.inv(m.affine) @ matrix @ f.affine, f.shape, x)
     _require_overlap(start, m.shape)
     begun = warp(y, start)
     del start, y
+    similarity = climb.keywords["similarity"]
     if similarity in _ONE_CONTRAST:
         begun = harmonise(x, begun, f.spacing)
-    start_from = _checked_initial(initial, f.shape)
-    climb = _stage(settings, similarity=similarity, iterations=iterations, spacing=f.spacing)
-    found = climb(x, begun, initial=start_from)
+    found = climb(x, begun, initial=start_from, spacing=f.spacing)
     if symmetric:
         back = None if start_from is None else inverted(start_from.to(x))
-        other = inverted(climb(begun, x, initial=back).field)
+        other = inverted(climb(begun, x, initial=back, spacing=f.spacing).field)
         found = dataclasses.replace(found, field=unfold((found.field + other) / 2))
-    backward = inverted(found.field)
-    spent = time.process_time() - clock[0], time.perf_counter() - clock[1]
     alike = CLIMBED[similarity]
     with torch.no_grad():
-        values = similarity, float(alike(x, begun)), float(alike(x, warp(begun, found.field)))
-    return _result((f, m), matrix, found, backward, values, spent, (*notes, *more))
+        return matrix, found, (float(alike(x, begun)), float(alike(x, warp(begun, found.field))))
 
 
-def _stage(settings: Settings | Coefficients | None, **options: Any) -> Callable[..., Deformation]:
+def carried(u: Float[Tensor, "3 D H W"], matrix: np.ndarray, shape: Sequence[int]) -> Tensor:
+    """A field on another grid, whose voxels q are at ``p = matrix q``: there it reads ``M⁻¹ u(p)``."""
+    back = torch.as_tensor(np.linalg.inv(matrix[:3, :3]), dtype=torch.float64).to(u)
+    return torch.einsum("ij,jdhw->idhw", back, warp(u, linear_field(matrix, shape, u))).contiguous()
+
+
+def _stage(
+    settings: Settings | Coefficients | None,
+    similarity: str,
+    iterations: int | Sequence[int] | None,
+    symmetric: bool,
+) -> functools.partial[Deformation]:
     """The deformable stage in the parameterisation that the settings are for."""
+    options: dict[str, Any] = {"similarity": similarity, "iterations": iterations}
     if isinstance(settings, Coefficients):
         return functools.partial(optimise_coefficients, settings=settings, **options)
-    return functools.partial(optimise, settings=settings, **options)
+    settings = settings or DEFAULTS.get(similarity, Settings())
+    if symmetric:
+        settings = dataclasses.replace(settings, roughest=_ONE_SIDED * settings.roughest)
+    return functools.partial(optimise, settings=settings, one_contrast=similarity in _ONE_CONTRAST, **options)
 
 
 def _compile() -> None:

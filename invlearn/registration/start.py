@@ -97,6 +97,7 @@ def register_from(
     similarity: str = "lncc",
     iterations: int | None = None,
     settings: Settings | Coefficients | None = None,
+    symmetric: bool = False,
     device: str | torch.device = "cpu",
 ) -> Registration:
     """`register`, its deformable stage started from what a network predicts after the affine stage.
@@ -105,7 +106,7 @@ def register_from(
     ----------
     network
         None starts from no deformation.
-    fixed, moving, affine, similarity, iterations, settings, device
+    fixed, moving, affine, similarity, iterations, settings, symmetric, device
         See `register`; with 0 iterations the prediction is the result.
 
     Returns
@@ -121,6 +122,7 @@ def register_from(
             similarity=similarity,
             iterations=iterations,
             settings=settings,
+            symmetric=symmetric,
             device=device,
         )
     aligned = register(fixed, moving, affine=affine, similarity=similarity, iterations=0, device=device)
@@ -135,6 +137,7 @@ def register_from(
         iterations=iterations,
         settings=settings,
         initial=start,
+        symmetric=symmetric,
         device=device,
     )
     return dataclasses.replace(

@@ -162,6 +162,12 @@ class Transform:
         back = (self.source(grid) - grid).T.reshape(3, *self.shape)
         return Transform(back.astype(np.float32), self.affine)
 
+    def reaches(self, volume: Volume) -> bool:
+        """Whether any point of the grid has its partner in a volume."""
+        at = np.indices(self.shape) + millimetres_to_voxels(self.displacement, self.affine, volume.affine)
+        within = [(x >= -0.5) & (x <= n - 0.5) for x, n in zip(at, volume.shape, strict=True)]
+        return bool(np.logical_and.reduce(within).any())
+
     def image(self, volume: Volume, mode: str = "linear") -> Volume:
         """A volume where the partners lie, on any grid, pulled back onto the grid of the field.
 
@@ -176,13 +182,34 @@ class Transform:
         -------
         Volume
             On the grid of the field, zero where the volume does not reach. `nearest` and `labels` keep the
-            dtype; else float32.
+            dtype; else float32, or float64 where that overflows.
+
+        Raises
+        ------
+        TypeError
+            Complex samples.
         """
+        if volume.data.dtype.kind not in "iufb":
+            raise TypeError(
+                f"real numbers are warped, got a volume of {volume.data.dtype}; warp its real and its "
+                "imaginary part"
+            )
         field = millimetres_to_voxels(self.displacement, self.affine, volume.affine)
         keeps = mode in ("nearest", "labels")
-        data = volume.data.astype(np.int64 if keeps and volume.data.dtype.kind in "iub" else np.float32)
+        data = volume.data.astype(
+            np.int64 if keeps and volume.data.dtype.kind in "iub" else _floating(volume)
+        )
         result = warp(data, field.astype(np.float32), mode, outside=0)
         return Volume(result.astype(volume.data.dtype) if keeps else result, self.affine)
+
+
+def _floating(volume: Volume) -> type[np.floating]:
+    """The floating-point type that holds the finite samples of a volume."""
+    data = volume.data
+    if data.dtype.kind != "f" or data.dtype.itemsize <= 4:
+        return np.float32
+    largest = np.abs(data, where=np.isfinite(data), out=np.zeros(data.shape, data.dtype)).max(initial=0)
+    return np.float32 if largest <= np.finfo(np.float32).max else np.float64
 
 
 def as_labels(volume: Volume, name: str) -> Volume:

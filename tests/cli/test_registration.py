@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from invlearn.cli import main
 from invlearn.io import Volume, read_volume, write_volume
-from invlearn.io.itk import points_of, read_affine, read_field
+from invlearn.io.itk import points_of, read_affine, read_field, write_field
 from invlearn.registration import pair as pair_module
 
 OUTPUTS = {
@@ -286,6 +286,8 @@ def test_options_change_the_result(folder: Path, tmp_path: Path) -> None:
         "none": ("--affine", "none"),
         "rigid": ("--affine", "rigid"),
         "mind": ("--similarity", "mind", "--affine", "none"),
+        "wavelets": ("--parameterisation", "wavelets", "--affine", "none"),
+        "symmetric": ("--symmetric", "--affine", "none"),
         "stop": ("--iterations", "0"),
     }
     for name, options in cases.items():
@@ -297,6 +299,15 @@ def test_options_change_the_result(folder: Path, tmp_path: Path) -> None:
         assert found[name]["dice_before"] is found[name]["dice_after"] is found[name]["hd95_mm"] is None
     assert found["stop"]["sd_log_jacobian"] == 0
     assert found["mind"]["similarity"]["name"] == "mind"
+    parameterisations = {
+        name: json.loads((tmp_path / name / "run.json").read_text())["metrics"]["options"]["parameterisation"]
+        for name in ("none", "wavelets")
+    }
+    assert parameterisations == {"none": "composed", "wavelets": "wavelets"}
+    for name in ("wavelets", "symmetric"):  # from the same affine map to another field
+        assert found[name]["similarity"]["before"] == found["none"]["similarity"]["before"]
+        assert found[name]["similarity"]["after"] != found["none"]["similarity"]["after"]
+        assert found[name]["folding_percent"] == 0
     matrices = {name: read_affine(tmp_path / name / "affine.txt") for name in cases}
     np.testing.assert_allclose(matrices["none"], np.eye(4), atol=1e-9)
     np.testing.assert_allclose(np.linalg.det(matrices["rigid"][:3, :3]), 1, atol=1e-6)
@@ -395,11 +406,14 @@ def test_an_interrupted_study_goes_on(table: Path, tmp_path: Path, monkeypatch: 
         ("a,b\nc,d\n", "header"),
         ("fixed,moving\n", "header"),
         ("fixed,moving,nmae\nf,m,x\n", "header"),
-        ("fixed,moving\nF\n", "pair 1"),
+        ("fixed,moving\nF\n", "line 2: 1 cells under 2"),
         ("fixed,moving\nF,missing.nii.gz\n", "missing.nii.gz does not exist"),
         ("fixed,moving\nF,\n", "empty"),
         ("fixed,moving\nF,M\nF,M\n", "several pairs called"),
         ("fixed,moving,name\nF,M,../x\n", "no name for a folder"),
+        ("fixed,moving,name\nF,M,metrics.json\n", "no name for a folder"),
+        ("fixed,moving,name\nF,M,a\x07b\n", "no name for a folder"),
+        ("fixed;moving\nF;M\n", "header"),
         ("fixed,moving,fixed_labels,moving_labels\nF,M,F,\n", "labels are given for the fixed volume alone"),
     ],
 )
@@ -504,7 +518,14 @@ def test_options_that_are_refused(options: list[str], words: str, folder: Path, 
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("a.nii.gz",), ("a.nii.gz", "b.nii.gz", "--pairs", "c.csv"), ("a", "b", "--affine", "wild")]
+    "args",
+    [
+        (),
+        ("a.nii.gz",),
+        ("a.nii.gz", "b.nii.gz", "--pairs", "c.csv"),
+        ("a", "b", "--affine", "wild"),
+        ("a", "b", "--parameterisation", "spline"),
+    ],
 )
 def test_usage(args: tuple[str, ...], tmp_path: Path) -> None:
     assert "see --help" in refused("register", *args, "-o", tmp_path / "out")
@@ -605,6 +626,19 @@ def test_an_interrupted_run_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def odd_inputs(folder: Path) -> None:
+    """Volumes and fields that cannot be warped, or be a transform."""
+    data, place = read_volume(folder / "moving.nii.gz").data, MOVING.copy()
+    place[:3, 3] += 900
+    write(folder / "far.nii.gz", data, place)
+    nibabel.save(nibabel.Nifti1Image(data.astype(np.complex64), MOVING), folder / "complex.nii.gz")
+    for source, name in (("moving.nii.gz", "cut"), ("out/forward_field.nii.gz", "cut_field")):
+        (folder / f"{name}.nii.gz").write_bytes((folder / source).read_bytes()[:4000])
+    field, affine = read_field(folder / "out" / "forward_field.nii.gz")
+    field[1, 2, 3, 4] = np.nan
+    write_field(folder / "nan_field.nii.gz", field, affine)
+
+
 @pytest.mark.parametrize(
     ("given", "options", "words"),
     [
@@ -618,9 +652,15 @@ def test_an_interrupted_run_leaves_nothing(
         ("points.csv", {"-o": "out.nii.gz"}, "must end with .csv"),
         ("points.csv", {"-o": "out.csv", "--labels": None}, "--labels is for images"),
         ("header.csv", {"-o": "out.csv"}, "must name x,y,z"),
-        ("word.csv", {"-o": "out.csv"}, "point 2"),
+        ("word.csv", {"-o": "out.csv"}, "line 3"),
         ("nan.csv", {"-o": "out.csv"}, "NaN or infinite"),
         ("four.nii.gz", {}, "4 dimensions"),
+        ("far.nii.gz", {}, "lies nowhere where"),
+        ("complex.nii.gz", {}, "real numbers"),
+        ("cut.nii.gz", {}, "truncated or damaged"),
+        ("moving.nii.gz", {"--transform": "cut_field.nii.gz"}, "truncated or damaged"),
+        ("moving.nii.gz", {"--transform": "nan_field.nii.gz"}, "NaN or infinite displacements"),
+        ("moving.nii.gz", {"--transform": "out/affine.txt"}, "an affine alone"),
     ],
 )
 def test_warps_that_are_refused(
@@ -631,6 +671,7 @@ def test_warps_that_are_refused(
     (folder / "word.csv").write_text("x,y,z\n1,2,3\n1,2,three\n")
     (folder / "nan.csv").write_text("x,y,z\n1,2,nan\n")
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2), np.float32), np.eye(4)), folder / "four.nii.gz")
+    odd_inputs(folder)
     given_options: dict[str, str | None] = {"--transform": "out", "-o": "warped.nii.gz", **options}
     args: list[object] = []
     for name, value in given_options.items():
@@ -639,6 +680,21 @@ def test_warps_that_are_refused(
             args.append((tmp_path if name == "-o" else folder) / value)
     assert words in refused("warp", folder / given, *args)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_beyond_float32_are_kept_and_missing_ones_said(folder: Path, tmp_path: Path) -> None:
+    data = read_volume(folder / "moving.nii.gz").data.astype(np.float64) * 1e300
+    huge = write(tmp_path / "huge.nii.gz", data, MOVING)
+    result = run("warp", huge, "--transform", folder / "out", "-o", tmp_path / "w.nii.gz")
+    assert result.exit_code == 0, result.output
+    usual = read_volume(folder / "out" / "warped.nii.gz").data
+    found = read_volume(tmp_path / "w.nii.gz").data / 1e300
+    np.testing.assert_allclose(found, usual, atol=1e-3 * np.ptp(usual))
+    data[:2] = np.nan
+    holes = write(tmp_path / "holes.nii.gz", data, MOVING)
+    result = run("warp", holes, "--transform", folder / "out", "-o", tmp_path / "h.nii.gz")
+    assert result.exit_code == 0, result.output
+    assert f"{2 * np.prod(MOVING_SHAPE[1:])} voxels are NaN" in result.stderr
 
 
 def test_points_beyond_the_field_are_said(folder: Path, tmp_path: Path) -> None:

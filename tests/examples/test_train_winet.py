@@ -5,9 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from invlearn.io import Volume, write_volume
 from invlearn.registration.winet import load_winet
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_winet.py"
@@ -41,3 +44,46 @@ def test_a_number_is_always_the_same_pair_and_others_differ() -> None:
         assert not torch.equal(pair["moving"], other[i]["moving"])
         assert set(pair) == {"moving", "fixed", "moving_target", "fixed_target"}
     assert not torch.equal(first[0]["moving"], first[1]["moving"])
+
+
+def head(shape: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A skull (6) around fluid (1), grey (2) and white matter (3) with some glia (8), and its image."""
+    axes = np.meshgrid(*[np.linspace(-1.1, 1.1, n) for n in shape], indexing="ij")
+    x, y, z = axes
+    folds = 0.06 * np.cos(5 * np.arctan2(y, x) + seed) * np.cos(4 * z)
+    radius = np.sqrt(x**2 + y**2 + z**2) + folds
+    labels = np.select([radius < r for r in (0.1, 0.45, 0.65, 0.75, 0.95)], [8, 3, 2, 1, 6], 0)
+    image = np.select([labels == k for k in (8, 3, 2, 1, 6)], [0.8, 1.0, 0.6, 0.25, 0.45], 0.0)
+    return labels.astype(np.uint8), (1000 * ndimage.gaussian_filter(image, 0.5)).astype(np.float32)
+
+
+def test_brains_are_read_stripped_and_put_onto_one_grid(tmp_path: Path) -> None:
+    """A folder with the names of the real files, of drawn heads."""
+    shape, place = (26, 30, 26), np.diag([8.0, 8.0, 8.0, 1.0])
+    labels, image = head(shape)
+    files = {
+        "brains/colin27_ch2_t1_1mm": image,
+        "mrf/brainweb_normal_crisp_labels_1mm": labels,
+        "brains/fireants_atlas_2mm_1000_3": head(shape, 1)[1],
+        "brains/fireants_atlas_2mm_1001_3": head(shape, 2)[1],
+    }
+    for kind, data in (
+        ("t1", image * (labels != 6)),
+        ("gm", 255 * (labels == 2)),
+        ("wm", 255 * (labels == 3)),
+    ):
+        files[f"brains/mni_icbm152_{kind}_tal_nlin_sym_09a_converted"] = data.astype(np.float32)
+    for name, data in files.items():
+        path = tmp_path / "data" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(path, Volume(data, place))
+    brains = runpy.run_path(str(SCRIPT))["brains"]
+    learnt, held_back, told = brains(tmp_path / "data", tmp_path / "out", 8.0, shape)
+    assert "held back" in told
+    assert [set(one) for one in learnt] == [{"image", "labels"}, {"image"}, {"image"}]
+    assert [sorted(one["labels"].unique().tolist()) for one in held_back] == [[0, 1, 2]] * 2
+    skull, brain = labels == 6, np.isin(labels, (1, 2, 3, 8))
+    for one in learnt:
+        assert one["image"].shape == shape
+        values = one["image"].numpy()
+        assert values[brain].mean() > 5 * values[skull].mean()  # whatever of the skull is left is its rim

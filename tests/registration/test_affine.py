@@ -99,6 +99,15 @@ def test_volumes_whose_headers_lie_far_apart_are_brought_together() -> None:
     assert error_mm(found, true) < 1.5
 
 
+def test_a_volume_that_is_a_small_part_of_the_other_is_placed() -> None:
+    """A slab of a seventh of the height counts as overlapping, though it covers little of the whole."""
+    true = world((3, -2, 4), (4, -3, 2))
+    slab = centred((52, 60, 7), FIXED_SPACING)
+    moving = grid((52, 60, 7), slab, true)
+    found = align(grid(FIXED_SHAPE, FIXED, np.eye(4)), moving, "rigid")
+    assert error_mm(found, true) < error_mm(np.eye(4), true)
+
+
 def test_none_is_the_identity_and_other_names_are_refused() -> None:
     fixed = grid(FIXED_SHAPE, FIXED, np.eye(4))
     np.testing.assert_array_equal(align(fixed, fixed, "none"), np.eye(4))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +14,14 @@ from scipy import ndimage
 from invlearn.registration import Settings, jacobian_determinant, optimise, warp
 from invlearn.registration.fields import difference, exponential
 from invlearn.registration.forces import Differentiated, LocalCorrelation, Squares
+from invlearn.registration.harmonise import foreground
+from invlearn.registration.metrics import sd_log_jacobian
 from invlearn.registration.optimise import Stepper, unfold
 from invlearn.registration.similarity import CLIMBED, lncc
 from invlearn.registration.smoothing import halvings, shrink, smooth
 
 SHAPE = (40, 44, 36)
+optimise_module = importlib.import_module("invlearn.registration.optimise")  # the package names a function so
 
 
 def texture(seed: int = 0, shape: tuple[int, ...] = SHAPE, sigma: float = 2.0) -> torch.Tensor:
@@ -239,6 +246,45 @@ def test_flat_background_is_left_alone() -> None:
     assert not found[:, :5].any()
     assert found[:, 30:50, 30:50, 30:50].abs().max() > 0.5
     assert jacobian_determinant(found).min() > 0
+
+
+def test_a_pair_ends_as_rough_as_allowed_and_not_rougher() -> None:
+    fixed, moving = texture(), warp(texture(), deformation(3.0))
+    for limit in (0.07, 0.1):
+        found = optimise(fixed, moving, settings=Settings(roughest=limit))
+        assert found.converged
+        assert 0.9 * limit < sd_log_jacobian(found.field, foreground(fixed)) < 1.1 * limit
+
+
+def test_brightness_is_evened_out_again_on_every_finer_grid() -> None:
+    moving, true = texture(), deformation(3.0)
+    fixed = warp(moving, true)
+    changed = moving.clamp(min=0) ** 0.7 * torch.linspace(0.5, 1.5, SHAPE[1])[:, None]
+    where = object_of(fixed)
+    errors = [
+        float(
+            (optimise(fixed, changed, similarity="mse", one_contrast=one).field - true)[:, where].abs().mean()
+        )
+        for one in (False, True)
+    ]
+    assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory by the Linux file system")
+def test_memory_does_not_grow_with_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (80, 80, 80)
+    fixed, moving = texture(0, shape), texture(1, shape)
+    used, sample = [], optimise_module.sample_channels
+
+    def watched(*given: torch.Tensor) -> torch.Tensor:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        used.append(pages * os.sysconf("SC_PAGE_SIZE"))
+        return sample(*given)
+
+    monkeypatch.setattr(optimise_module, "sample_channels", watched)
+    optimise(fixed, moving, iterations=16, settings=Settings(levels=1, tolerance=0.0, roughest=10.0))
+    assert len(used) == 16
+    assert max(used[8:]) - max(used[3:8]) < 4 * fixed.numel()  # less than one volume in eight steps
 
 
 def test_bad_volumes_are_named() -> None:
