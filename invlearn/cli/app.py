@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import invlearn
+from invlearn.cli.options import termination_interrupts
 
 COMMANDS = {
     "learnability": "invlearn.cli.learnability",
@@ -78,7 +79,8 @@ class App(click.Group):
         extra["standalone_mode"] = False  # errors come here instead of being printed by click
         extra["prog_name"] = "invlearn"
         try:
-            code = super().main(*args, **extra)
+            with termination_interrupts():
+                code = super().main(*args, **extra)
         except (KeyboardInterrupt, click.Abort):
             click.echo("invlearn: interrupted, nothing was written", err=True)
             code = INTERRUPTED

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,18 +25,37 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: libraries in C++ abort when it comes during their import."""
+    """Interrupts wait for the end of the block: libraries in C++ abort when one comes during their import."""
+    caught: list[int] = []
+    with _handled(_INTERRUPTS, lambda number, frame: caught.append(number)):
+        yield
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """The polite signal to end counts as Ctrl-C, so that nothing is left behind."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    with _handled((signal.SIGTERM,), interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(signals: Sequence[int], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Signals go to a handler, where that can be: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 FILE = click.Path(path_type=Path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from invlearn.io import matlab
+from invlearn.io.damage import DEFLATE, damage_named
+
 SUFFIXES = (".npy", ".npz", ".mat")
-_MATLAB = {"double": "f8", "single": "f4", "logical": "?"} | {
-    f"{sign}int{bits}": f"{sign or 'i'}{bits // 8}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,48 @@ class ArrayInfo:
 
 
 def memory_limit() -> int:
-    """Bytes of memory that this process may hope for: the machine's, or its control group's if less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this process may hope for: the machine's, or what its limits leave of it."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if allowed != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError):
+            allowed -= page * int(Path("/proc/self/statm").read_text().split()[0])
+        total = min(total, max(0, allowed))
     return total
+
+
+def require_memory(
+    needed: int, what: str, path: str | os.PathLike[str], limit: int | None = None, hint: str = ""
+) -> None:
+    """Refuse what there is no room for.
+
+    Parameters
+    ----------
+    needed
+        Bytes.
+    what
+        Needs them.
+    path
+        Of the file.
+    limit
+        Bytes it may take; by default a quarter of the machine's, as a computation holds several copies.
+    hint
+        What to do about it.
+
+    Raises
+    ------
+    ValueError
+        There is not as much memory.
+    """
+    limit = memory_limit() // 4 if limit is None else limit
+    if needed > limit:
+        raise ValueError(
+            f"{path}: {what} would need {format_bytes(needed)} of memory, more than the "
+            f"{format_bytes(limit)} there is room for{hint}"
+        )
 
 
 def format_bytes(count: int) -> str:
@@ -65,12 +103,10 @@ def format_bytes(count: int) -> str:
 
 
 def _npy_info(stream: Any, name: str, where: str) -> ArrayInfo:
-    try:
+    with damage_named(where, "is no NumPy array file, or a damaged one", "save it again"):
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except Exception as error:
-        raise ValueError(f"{where} is damaged, or no NumPy array file at all; save it again") from error
     if dtype.hasobject:
         raise ValueError(
             f"{where} holds pickled Python objects, which are never loaded; save a plain numeric array"
@@ -87,27 +123,26 @@ def _inspect_npy(path: Path) -> dict[str, ArrayInfo]:
 
 def _inspect_npz(path: Path) -> dict[str, ArrayInfo]:
     infos = {}
-    try:
+    with damage_named(path, "is truncated or damaged: no whole zip archive", "save it again"):
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is truncated or damaged (no whole zip archive); save it again") from error
     with archive:
-        for member in archive.namelist():
-            if not member.endswith(".npy"):
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
                 continue
-            name = member.removesuffix(".npy")
-            try:
+            name = member.filename.removesuffix(".npy")
+            with damage_named(path, f"is damaged: its member {name!r} cannot be read"):
                 stream = archive.open(member)
-            except Exception as error:
-                raise ValueError(f"{path}: the member {member!r} cannot be read ({error})") from error
             with stream:
                 infos[name] = _npy_info(stream, name, f"{path}: the array {name!r}")
+            if infos[name].nbytes > DEFLATE * member.compress_size:
+                raise ValueError(
+                    f"{path}: the array {name!r} is truncated or damaged: its header claims "
+                    f"{format_bytes(infos[name].nbytes)}, packed in {format_bytes(member.compress_size)}"
+                )
     return infos
 
 
 def _inspect_mat(path: Path) -> dict[str, ArrayInfo]:
-    from scipy.io import whosmat
-
     with path.open("rb") as stream:
         head = stream.read(520)
     if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520]):
@@ -115,16 +150,8 @@ def _inspect_mat(path: Path) -> dict[str, ArrayInfo]:
             f"{path} is a MATLAB 7.3 (HDF5) file; save it in version 5: "
             f"save('{path.name}', 'name', '-v7') in MATLAB, or numpy.savez in Python"
         )
-    try:
-        listed = whosmat(path, appendmat=False)
-    except Exception as error:
-        raise ValueError(f"{path} is truncated or damaged, or no .mat file of version 5") from error
-    infos = {}
-    for name, shape, kind in listed:
-        # Whether a variable is complex is not in its header: at least this many bytes.
-        dtype = np.dtype(_MATLAB.get(kind, "O"))
-        infos[name] = ArrayInfo(name, tuple(int(s) for s in shape), dtype)
-    return infos
+    with damage_named(path, "is truncated or damaged, or no .mat file of version 5"):
+        return {v.name: ArrayInfo(v.name, v.shape, v.dtype) for v in matlab.list_variables(path)}
 
 
 def _load_npy(path: Path, name: str) -> Any:
@@ -137,9 +164,7 @@ def _load_npz(path: Path, name: str) -> Any:
 
 
 def _load_mat(path: Path, name: str) -> Any:
-    from scipy.io import loadmat
-
-    return loadmat(path, appendmat=False, variable_names=[name])[name]
+    return matlab.read_variable(path, {v.name: v for v in matlab.list_variables(path)}[name])
 
 
 _INSPECT: Mapping[str, Callable[[Path], dict[str, ArrayInfo]]] = {
@@ -183,15 +208,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, ArrayInfo]:
 
 def _fits(path: Path, info: ArrayInfo, itemsize: int, limit: int | None) -> None:
     """Refuse what cannot be held: the array as stored, or as the numbers it becomes."""
-    # The computation holds the array, scaled copies and the workspace of a factorisation.
-    limit = memory_limit() // 4 if limit is None else limit
     needed = math.prod(info.shape) * max(info.dtype.itemsize, itemsize)
-    if needed > limit:
-        raise ValueError(
-            f"{path}: an array {info.shape} would need {format_bytes(needed)} of memory, "
-            f"more than the {format_bytes(limit)} there is room for (a computation holds several copies); "
-            "use fewer or smaller operators or samples"
-        )
+    hint = " (a computation holds several copies); use fewer or smaller operators or samples"
+    require_memory(needed, f"an array {info.shape}", path, limit, hint)
     if path.suffix.lower() == ".npy" and path.stat().st_size < info.nbytes:
         raise ValueError(
             f"{path} is truncated: its header claims {info.shape} {info.dtype} "
@@ -243,13 +262,8 @@ def _read(path: Path, info: ArrayInfo, itemsize: int, limit: int | None) -> np.n
     if math.prod(info.shape) == 0:
         raise ValueError(f"{path}: {name + ' ' if name else ''}is empty, its shape is {info.shape}")
     _fits(path, info, itemsize, limit)
-    # Damage shows itself in the parsers of three formats in every kind of exception.
-    try:
+    with damage_named(path):
         array = _LOAD[path.suffix.lower()](path, name)
-    except MemoryError as error:
-        raise ValueError(f"{path}: reading needs {format_bytes(info.nbytes)}, more than is free") from error
-    except Exception as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); copy or save it again") from error
     array = _numbers(path, name, array)
     _require_finite(array, f"{path}: {name}" if name else str(path))
     return array

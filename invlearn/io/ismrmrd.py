@@ -6,7 +6,6 @@ Magn. Reson. Med. 77:411-421 (2017), doi 10.1002/mrm.26089.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import warnings
@@ -17,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from invlearn.io.arrays import format_bytes, memory_limit
+from invlearn.io.arrays import require_memory
+from invlearn.io.damage import damage_named
+from invlearn.io.hdf5 import open_hdf5, require_layout
 from invlearn.io.ismrmrd_header import Header, xml_of
 from invlearn.io.scans import Scan
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = (
     "flags",
     "number_of_samples",
@@ -32,6 +32,7 @@ _HEAD = (
     "trajectory_dimensions",
     "idx",
 )
+_WHAT = "an ISMRMRD scan (.h5 or .mrd)"
 _BLOCK = 512  # acquisitions read or written at a time
 _LARGEST = 65_535  # samples of a readout, and repetitions: 16 bits in the file
 
@@ -86,38 +87,10 @@ def read_scan(
     """
     path = Path(path)
     points = None if trajectory is None else np.asarray(trajectory, np.float64)
-    _require_hdf5(path)
-    with _damage_named(path), _open(path) as file:
+    with damage_named(path, then="copy or convert it again"), open_hdf5(path, _WHAT) as file:
         group = _find_group(file, path)
         readouts = _Readouts.find(group["data"], path)
         return _read(readouts, Header.parse(group, path), points, shape, frames)
-
-
-def _open(path: Path) -> Any:
-    import h5py
-
-    return h5py.File(path, "r")
-
-
-def _require_hdf5(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give an ISMRMRD file (.h5)")
-    with path.open("rb") as stream:
-        if stream.read(8) != _HDF5:
-            raise ValueError(f"{path} is not an HDF5 file; ISMRMRD scans are (.h5 or .mrd)")
-
-
-@contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Damage shows itself in HDF5 in every kind of exception; our own messages begin with the path."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ValueError) and str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path} is truncated or damaged ({error}); copy or convert it again") from error
 
 
 def _find_group(file: Any, path: Path) -> Any:
@@ -149,15 +122,6 @@ def _blocks(data: Any) -> Iterator[np.ndarray]:
         yield data[..., start : start + _BLOCK].reshape(-1)
 
 
-def _require_memory(needed: int, what: str, path: Path) -> None:
-    limit = memory_limit() // 4  # a reconstruction holds several copies
-    if needed > limit:
-        raise ValueError(
-            f"{path}: {what} would need {format_bytes(needed)} of memory, more than the "
-            f"{format_bytes(limit)} there is room for"
-        )
-
-
 def _kept(heads: np.ndarray) -> np.ndarray:
     """Samples of each readout without those to be discarded at its ends."""
     return heads["number_of_samples"].astype(np.int64) - heads["discard_pre"] - heads["discard_post"]
@@ -178,7 +142,8 @@ class _Readouts:
         count = math.prod(data.shape)
         if count == 0:
             raise ValueError(f"{path} has no acquisitions")
-        _require_memory(count * data.dtype["head"].itemsize, f"{count} acquisitions", path)
+        require_layout(data.dtype, path)
+        require_memory(count * data.dtype["head"].itemsize, f"{count} acquisitions", path)
         if data.compression is None and data.id.get_storage_size() < count * data.id.get_type().get_size():
             raise ValueError(
                 f"{path} is truncated or damaged: it claims {count} acquisitions and does not hold as many"
@@ -234,7 +199,7 @@ class _Readouts:
             way_out = "all must have the same, or give a trajectory"
             axes = self.one(self.heads["trajectory_dimensions"], "trajectory dimensions", way_out)
         coils, total = self.coils(), int(self.lengths.sum())
-        _require_memory(coils * total * 8, f"k-space ({coils}, {total})", self.path)
+        require_memory(coils * total * 8, f"k-space ({coils}, {total})", self.path)
         kspace = np.empty((coils, total), np.complex64)
         points = np.empty((total, axes), np.float32)
         at = 0
@@ -313,7 +278,7 @@ def _read(
     shape = space.shape if shape is None else shape
     if shape is None:
         raise ValueError(f"{path}: its header has no encoded matrix size; give shape=(H, W)")
-    _require_memory(readouts.coils() * math.prod(shape) * 8, f"{readouts.coils()} coil images {shape}", path)
+    require_memory(readouts.coils() * math.prod(shape) * 8, f"{readouts.coils()} coil images {shape}", path)
     kspace, points = readouts.read(with_trajectory=trajectory is None)
     first, frames = _count_frames(path, readouts.repetition, header, frames)
     frame = readouts.repetition - first

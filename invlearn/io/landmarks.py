@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from invlearn.io.tables import read_table
+
 _AXES = ("x", "y", "z")
 
 
@@ -42,33 +44,20 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
     ValueError
         No such header, a row of another length, or a coordinate that is no finite number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is no file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text file; save the points as CSV in UTF-8") from error
-    lines = [line for line in csv.reader(text.splitlines()) if line]
-    columns = [name.strip() for name in lines[0]] if lines else []
-    at = [columns.index(axis) for axis in _AXES if axis in columns]
-    if len(at) != 3:
+    table = read_table(path)
+    if not set(_AXES) <= set(table.columns):
         raise ValueError(
-            f"{path} begins with {','.join(columns)!r}; its first line must name x,y,z (mm, RAS)"
+            f"{path} begins with {','.join(table.columns)!r}; its first line must name x,y,z (mm, RAS)"
         )
-    points = np.empty((len(lines) - 1, 3))
-    for number, row in enumerate(lines[1:]):
+    points = np.empty((len(table.rows), 3))
+    for k, row in enumerate(table.rows):
         try:
-            if len(row) != len(columns):
-                raise ValueError("another number of cells")
-            points[number] = [float(row[i]) for i in at]
+            points[k] = [float(row.cells[axis]) for axis in _AXES]
         except ValueError as error:
-            raise ValueError(
-                f"{path}, point {number + 1}: {','.join(row)!r} does not fit the header ({error})"
-            ) from error
+            raise ValueError(f"{row.where}: {','.join(row.values)!r} has no x, y, z ({error})") from error
     if not np.isfinite(points).all():
         raise ValueError(f"{path} has coordinates that are NaN or infinite; leave these points out")
-    return Landmarks(points, tuple(columns), tuple(map(tuple, lines[1:])))
+    return Landmarks(points, table.columns, tuple(row.values for row in table.rows))
 
 
 def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:

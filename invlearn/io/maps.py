@@ -5,6 +5,7 @@ Arrays are `(H, W)` or `(D, H, W)`; in NIfTI they become `(W, H, 1)` or `(W, H, 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from invlearn.io.arrays import format_bytes, inspect, memory_limit
+from invlearn.io.arrays import inspect, require_memory
+from invlearn.io.damage import damage_named
 from invlearn.io.nifti import Volume, read_volume, write_volume
 from invlearn.io.runs import write_json
 
@@ -177,17 +179,12 @@ def _read_npz(path: Path) -> dict[str, Any]:
             "expected t1, t2 (s), pd"
         )
     known = {name: infos[name] for name in NAMES if name in infos}
-    needed = sum(8 * int(np.prod(info.shape)) for info in known.values())
-    if needed > memory_limit() // 4:
-        raise ValueError(f"{path}: the maps would need {format_bytes(needed)} of memory, more than there is")
+    require_memory(sum(8 * math.prod(info.shape) for info in known.values()), "the maps", path)
     odd = [name for name, info in known.items() if info.dtype.kind not in "?biuf"]
     if odd:
         raise ValueError(f"{path}: {odd[0]} holds {known[odd[0]].dtype} entries; maps are real numbers")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in known}
-    except Exception as error:  # damage shows itself in every kind of exception
-        raise ValueError(f"{path} is truncated or damaged ({error}); save it again") from error
+    with damage_named(path), np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in known}
 
 
 def find_map(folder: Path, name: str) -> Path | None:

@@ -6,13 +6,16 @@ RAS (x to the right, y to the front, z upwards): the convention of the format an
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from invlearn.io.arrays import format_bytes, require_memory
+from invlearn.io.damage import DEFLATE, damage_named
 
 SUFFIXES = (".nii", ".nii.gz")
 _MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1e3, "micron": 1e-3}
@@ -104,13 +107,35 @@ def open_nifti(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, or is no file")
-    try:
+    with damage_named(path, "is no NIfTI file, or a damaged one", "save it again"):
         image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is no NIfTI file, or a damaged one ({error}); save it again") from error
-    if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 derives from it
-        raise ValueError(f"{path} is a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+        if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 derives from it
+            raise ValueError(f"{path} is a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+        if not image.shape or min(image.shape) < 1:
+            raise ValueError(f"{path} is damaged: its header claims the shape {image.shape}")
+        image.header.get_xyzt_units()  # a code that is none raises
     return image
+
+
+def require_whole(image: Any, path: Path) -> None:
+    """Refuse a file that cannot hold the samples its header claims, before there is room for them.
+
+    Raises
+    ------
+    ValueError
+        It ends before they do.
+    """
+    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    file = Path(image.file_map["image"].filename)
+    size = file.stat().st_size
+    packed = file.suffix in (".gz", ".bz2", ".zst")
+    most = size - image.dataobj.offset if not packed else DEFLATE * size if file.suffix == ".gz" else claimed
+    if claimed > most:
+        raise ValueError(
+            f"{path} is truncated or damaged: its header claims {image.shape} samples of "
+            f"{image.get_data_dtype()} ({format_bytes(claimed)}), the file has {format_bytes(size)}; copy or "
+            "save it again"
+        )
 
 
 def read_samples(image: Any, path: str | os.PathLike[str]) -> np.ndarray:
@@ -119,21 +144,25 @@ def read_samples(image: Any, path: str | os.PathLike[str]) -> np.ndarray:
     Raises
     ------
     ValueError
-        The file ends early, or holds colours.
+        The file ends early, holds colours, or more than there is memory for.
     """
     if image.get_data_dtype().names:
         raise ValueError(f"{path} holds colours ({image.get_data_dtype()}); convert it to one grey channel")
-    try:
-        data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); copy or save it again") from error
+    require_whole(image, Path(path))
+    proxy = image.dataobj
+    scaled = 8 if (proxy.slope, proxy.inter) != (1, 0) else 0  # nibabel's scaling makes float64
+    needed = math.prod(image.shape) * max(scaled, image.get_data_dtype().itemsize)
+    require_memory(needed, f"its samples {image.shape}", path)
+    with damage_named(path):
+        data = np.asanyarray(proxy)
     return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
 
 
 def read_place(image: Any, path: Path) -> tuple[np.ndarray, str]:
     """The affine in mm, and what had to be assumed for it."""
     header = image.header
-    (sform, scode), (qform, qcode) = header.get_sform(coded=True), header.get_qform(coded=True)
+    with damage_named(path, "has a damaged header", "repair it, or save the file again"):
+        (sform, scode), (qform, qcode) = header.get_sform(coded=True), header.get_qform(coded=True)
     note = ""
     if not scode and not qcode:
         note = "neither sform nor qform is set: only voxel sizes are known, the middle is put at the origin"

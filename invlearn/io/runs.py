@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import invlearn
-from invlearn.io.atomic import move
+from invlearn.io.atomic import move, scratch_beside
 
 RECORD = "run.json"
 _PACKAGES = ("torch", "numpy", "scipy", "jax", "pywavelets", "sigpy")
@@ -134,22 +133,35 @@ def _refuse(taken: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
+def alone(target: str | os.PathLike[str]) -> Iterator[None]:
+    """No other run of several parts, such as a study of pairs, at an output folder meanwhile.
+
+    Raises
+    ------
+    FileExistsError
+        There is one.
+    """
+    with _scratch(Path(target).absolute(), "parts"):
+        yield
+
+
+@contextlib.contextmanager
+def _scratch(target: Path, mark: str = "invlearn") -> Iterator[Path]:
     """A temporary folder on the file system of `target`, gone afterwards."""
     place = target.parent
     while not place.exists():
         place = place.parent
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))
-    except OSError as error:  # it names the temporary folder, which says nothing to the user
-        kind = ValueError if type(error) is OSError else type(error)  # such as a read-only file system
-        raise kind(
-            f"{target} cannot be written: {error.strerror or error} in {place}; choose another place"
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(scratch_beside(place / target.name, alone=True, mark=mark))
+        except FileExistsError:
+            raise
+        except OSError as error:  # it names the temporary folder, which says nothing to the user
+            kind = ValueError if type(error) is OSError else type(error)  # such as a read-only file system
+            raise kind(
+                f"{target} cannot be written: {error.strerror or error} in {place}; choose another place"
+            ) from error
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _earlier_outputs(record: Path) -> set[str]:
@@ -203,20 +215,26 @@ def output_folder(
         work.mkdir()
         yield work
         written = {path.name for path in work.iterdir()} | {RECORD}
-        if not overwrite:
-            _refuse(folder / name for name in written if (folder / name).exists())
         write_json(work / RECORD, run.to_dict(written))
         if not folder.exists():
             folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-            os.replace(work, folder)
+            os.rename(work, folder)  # all at once
             return
-        stale = _earlier_outputs(folder / RECORD) - written
-        for name in sorted(written - {RECORD}):
-            move(work / name, folder / name)
-        for name in stale:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        move(work / RECORD, folder / RECORD)
+        if not overwrite:
+            _refuse(folder / name for name in written if (folder / name).exists())
+        _land(work, folder, written)
+
+
+def _land(work: Path, folder: Path, written: set[str]) -> None:
+    """Move results into a folder that exists, one by one; while that lasts, there is no record of any."""
+    stale = _earlier_outputs(folder / RECORD) - written
+    (folder / RECORD).unlink(missing_ok=True)
+    for name in sorted(written - {RECORD}):
+        move(work / name, folder / name)
+    for name in stale:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    move(work / RECORD, folder / RECORD)
 
 
 @contextlib.contextmanager

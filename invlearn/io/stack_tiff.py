@@ -14,14 +14,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from invlearn.io.damage import damage_named
 from invlearn.io.stack_source import Source, file_of, micrometres, plausible
 from invlearn.io.voxels import VoxelSize
 
 _BROKEN = re.compile(
     "invalid page offset|invalid value offset|corrupt|invalid offset|incomplete|missing data"
 )
-
-_DAMAGED = (ValueError, OSError, LookupError, RuntimeError, TypeError, struct.error, ElementTree.ParseError)
 _IMAGEJ_LIMIT = 2**32 - 2**25  # bytes that fit a classic TIFF
 
 
@@ -89,15 +88,13 @@ def read_tiff(path: Path) -> Source:
     import tifffile
 
     size = file_of(path).stat().st_size
-    with _complaints() as said:
-        try:
-            with tifffile.TiffFile(path) as file:
-                series = file.series[0]
-                broken = _truncated(file, series, size)
-                voxel_size, note = _voxel_size(file, series)
-        except _DAMAGED as error:
-            reason = str(error) or type(error).__name__
-            raise ValueError(f"{path} is no TIFF file, or a damaged one ({reason}); save it again") from error
+    what = "is no TIFF file, or a damaged one"
+    with _complaints() as said, damage_named(path, what, "save it again"):
+        _require_end(path)
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            broken = _truncated(file, series, size)
+            voxel_size, note = _voxel_size(file, series)
     broken = broken or next((text for text in said if _BROKEN.search(text)), None)
     if broken:
         raise ValueError(f"{path} is truncated or damaged ({broken}); copy or save it again")
@@ -107,6 +104,31 @@ def read_tiff(path: Path) -> Source:
     dtype = series.dtype.newbyteorder(file.byteorder)
     mapped = np.memmap(path, dtype=dtype, mode="r", offset=series.dataoffset, shape=tuple(series.shape))
     return Source(mapped, axes, voxel_size, note)
+
+
+def _require_end(path: Path) -> None:
+    """The directories of a file, one a page, form a chain; a circle would be followed for ever."""
+    with path.open("rb") as stream:
+        head = stream.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 16:
+            return  # what is wrong with it is said by who reads it
+        big = head[2:4] in (b"+\0", b"\0+")
+        count, entry, offset = (f"{order}Q", 20, f"{order}Q") if big else (f"{order}H", 12, f"{order}I")
+        at, seen = struct.unpack_from(offset, head, 8 if big else 4)[0], set[int]()
+        while at:
+            if at in seen:
+                raise ValueError(f"its pages run in a circle, back to byte {at:,}")
+            seen.add(at)
+            stream.seek(at)
+            entries = stream.read(struct.calcsize(count))
+            if len(entries) < struct.calcsize(count):
+                return
+            stream.seek(entry * struct.unpack(count, entries)[0], 1)
+            following = stream.read(struct.calcsize(offset))
+            if len(following) < struct.calcsize(offset):
+                return
+            (at,) = struct.unpack(offset, following)
 
 
 def _truncated(file: Any, series: Any, size: int) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from invlearn.io.arrays import require_memory
+from invlearn.io.damage import damage_named
 from invlearn.io.stack_source import Source, micrometres, plausible
 from invlearn.io.voxels import VoxelSize
 
@@ -35,29 +38,32 @@ def read_zarr(path: Path) -> Source:
     zarr = _zarr()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    try:
+    with damage_named(path, "is no Zarr array or group, or a damaged one"):
         node = zarr.open(path, mode="r")
-    except Exception as error:  # what is missing or damaged comes as many kinds
-        raise ValueError(f"{path} is no Zarr array or group ({error or type(error).__name__})") from error
     if hasattr(node, "dtype"):
-        return from_array(node, str(path))
-    attributes = dict(node.attrs)
-    images = attributes.get("ome", attributes).get("multiscales")
-    if not images:
-        inside = ", ".join(sorted(node.keys())) or "nothing"
-        raise ValueError(
-            f"{path} is a Zarr group without an OME image; it holds {inside}: name one of its arrays"
-        )
-    try:
-        return _image(node, images[0])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: its OME metadata (multiscales) is damaged ({error!r})") from error
+        return from_array(_checked(node, path), str(path))
+    with damage_named(path, "is damaged: its OME metadata (multiscales) cannot be read", "write it again"):
+        attributes = dict(node.attrs)
+        images = attributes.get("ome", attributes).get("multiscales")
+        if not images:
+            inside = ", ".join(sorted(node.keys())) or "nothing"
+            raise ValueError(
+                f"{path} is a Zarr group without an OME image; it holds {inside}: name one of its arrays"
+            )
+        return _image(node, images[0], path)
 
 
-def _image(group: Any, image: Mapping[str, Any]) -> Source:
+def _checked(array: Any, path: Path) -> Any:
+    """The array, if there is memory for one of its chunks: it is unpacked whole."""
+    chunk = math.prod(int(n) for n in getattr(array, "shards", None) or array.chunks)
+    require_memory(chunk * np.dtype(array.dtype).itemsize, f"one chunk {tuple(array.chunks)}", path)
+    return array
+
+
+def _image(group: Any, image: Mapping[str, Any], path: Path) -> Source:
     """The finest level."""
     finest = image["datasets"][0]
-    samples = group[finest["path"]]
+    samples = _checked(group[finest["path"]], path)
     axes = image.get("axes", ["t", "c", "z", "y", "x"][-samples.ndim :])
     named = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in axes]
     scale = np.ones(samples.ndim)

@@ -5,6 +5,7 @@ Axes are (z, y, x): slices, rows, columns. Voxel sizes are (z, y, x) in µm.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from invlearn.io.arrays import memory_limit, require_memory
 from invlearn.io.atomic import replacing
+from invlearn.io.damage import damage_named
+from invlearn.io.stack_nrrd import read_nrrd
+from invlearn.io.stack_pbd import read_v3dpbd
 from invlearn.io.stack_source import Source, pick
 from invlearn.io.stack_tiff import read_tiff, write_tiff
-from invlearn.io.stack_volumes import read_nifti, read_npy, read_nrrd, read_v3draw
+from invlearn.io.stack_volumes import read_nifti, read_npy, read_v3draw
 from invlearn.io.stack_zarr import from_array, new_zarr, read_zarr
 from invlearn.io.voxels import VoxelSize, checked_voxel_size
 
@@ -30,10 +35,12 @@ READERS: dict[str, Callable[[Path], Source]] = {
     ".nrrd": read_nrrd,
     ".nhdr": read_nrrd,
     ".v3draw": read_v3draw,
+    ".v3dpbd": read_v3dpbd,
     ".zarr": read_zarr,
     ".npy": read_npy,
 }
 _SLAB = 64  # slices that are copied at a time
+_SMALL = 1 << 26  # bytes for which there is always memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +90,26 @@ class Stack:
         Raises
         ------
         ValueError
-            NaN or infinity in it, or samples that cannot be decoded.
+            NaN or infinity in it, samples that cannot be decoded, or more of them than memory.
         """
         parts = key if isinstance(key, tuple) else (key,)
         if Ellipsis in parts or len(parts) > 3 or not all(isinstance(part, slice) for part in parts):
             raise TypeError(f"{self.name} is read by up to three slices, such as stack[0:10], got {key!r}")
         box = (*parts, *[slice(None)] * (3 - len(parts)))
-        found = np.ascontiguousarray(self.samples[box], dtype=self.dtype)
+        self._require_room(box)
+        with damage_named(self.name, "cannot be read"):
+            found = np.ascontiguousarray(self.samples[box], dtype=self.dtype)
         if self.dtype.kind == "f" and not np.isfinite(found).all():
             raise ValueError(f"{self.name} has samples that are NaN or infinite; replace them, such as by 0")
         return found
+
+    def _require_room(self, box: tuple[slice, ...]) -> None:
+        ranges = [part.indices(n) for part, n in zip(box, self.shape, strict=True)]
+        counts = [max(0, -((first - last) // step)) for first, last, step in ranges]
+        needed = math.prod(counts) * self.dtype.itemsize
+        if needed > _SMALL:
+            hint = "; read a part of it, or convert the stack to Zarr"
+            require_memory(needed, f"a box {tuple(counts)} of it", self.name, memory_limit(), hint)
 
     def array(self) -> np.ndarray:
         """All of it, (D, H, W)."""
@@ -133,7 +150,7 @@ def open_stack(
     time: int | None = None,
     voxel_size: VoxelSize | None = None,
 ) -> Stack:
-    """Open a stack: TIFF (Big, ImageJ, OME, LSM), NIfTI, NRRD, v3draw, Zarr, OME-Zarr, NumPy, an array.
+    """Open a stack: TIFF (Big, ImageJ, OME, LSM), NIfTI, NRRD, v3draw, v3dpbd, (OME-)Zarr, NumPy, an array.
 
     Parameters
     ----------

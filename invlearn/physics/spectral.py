@@ -142,7 +142,6 @@ def lowest_eigenpairs(
     constraints: Tensor | None = None,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     start: Tensor | None = None,
-    block: int | None = None,
     tolerance: float = 1e-6,
     max_iterations: int = 500,
     dtype: torch.dtype = torch.float64,
@@ -166,13 +165,10 @@ def lowest_eigenpairs(
         An approximation of the inverse, for residuals `(batch, *space)`.
     start
         `(s, *space)`, approximate eigenvectors to start from.
-    block
-        Vectors iterated together, at least k; a few more than k speed up the last ones. By default
-        k + max(2, k/4).
     tolerance
         On ‖Ax - λx‖ relative to the largest eigenvalue seen.
     max_iterations
-        Each applies A to at most `block` vectors.
+        Each applies A to a few more than k vectors, which speed up the last ones.
     dtype
         Precision, float32 or float64.
     seed
@@ -186,7 +182,7 @@ def lowest_eigenpairs(
     Raises
     ------
     ValueError
-        k or block out of range, an operator that changes the space or is linear over the reals
+        k out of range, an operator that changes the space or is linear over the reals
         only on complex elements, constraints that are dependent.
 
     References
@@ -212,10 +208,7 @@ def lowest_eigenpairs(
     free = n - fixed.shape[1]
     if not 1 <= k <= free:
         raise ValueError(f"lowest_eigenpairs: k = {k} must lie between 1 and {free}, the dimension left")
-    if block is None:
-        block = min(k + max(2, k // 4), free)
-    elif not k <= block <= free:
-        raise ValueError(f"lowest_eigenpairs: block = {block} must lie between k = {k} and {free}")
+    block = min(k + max(2, k // 4), free)
     check_budget(max_iterations, max_iterations)
 
     if 5 * block >= free or n <= 64:

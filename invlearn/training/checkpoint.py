@@ -7,6 +7,7 @@ place; its checksums are tested before it is used.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import zipfile
 from collections.abc import Mapping
@@ -15,23 +16,21 @@ from typing import Any
 
 import torch
 
+from invlearn.io.atomic import replacing
+
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _FORMAT = "invlearn checkpoint 1"
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
     """Write `last.ckpt`; what it was becomes `previous.ckpt`."""
-    last, scratch = folder / LAST, folder / f".{LAST}.{os.getpid()}"
-    try:
-        with scratch.open("wb") as stream:
-            torch.save({"format": _FORMAT, **state}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+    last = folder / LAST
+    with replacing(last) as place:
+        content = io.BytesIO()
+        torch.save({"format": _FORMAT, **state}, content)  # into a file, it would not tell of a full disk
+        place.write_bytes(content.getbuffer())
         if last.exists():
             os.replace(last, folder / PREVIOUS)
-        os.replace(scratch, last)
-    finally:
-        scratch.unlink(missing_ok=True)
     return last
 
 

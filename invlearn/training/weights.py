@@ -19,6 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from invlearn.io.atomic import replacing
+from invlearn.io.damage import damage_named
+
 _KEY = "invlearn"  # the entry of the header that holds the card
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -70,8 +73,9 @@ def write_weights(
     header["sha256"] = _digest(plain, header)
     data = safetensors.torch.save(plain, {_KEY: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, data)
-    _write(beside, text.encode())
+    for target, content in ((path, data), (beside, text.encode())):
+        with replacing(target) as place:
+            place.write_bytes(content)
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -87,27 +91,24 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            plain = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except Exception as error:  # SafetensorError derives from Exception itself
-        raise ValueError(
-            f"{path} is no safetensors file, or a damaged one ({error}); take a whole copy of the weights"
-        ) from error
+    anew = "take a whole copy of the weights"
+    with (
+        damage_named(path, "is no safetensors file, or a damaged one", anew),
+        safetensors.safe_open(path, framework="pt") as file,
+    ):
+        metadata = file.metadata() or {}
+        plain = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if _KEY not in metadata:
         raise ValueError(
             f"{path} was not written by invlearn: it has no model card; load it with safetensors and write "
             "it anew with write_weights"
         )
-    try:
+    with damage_named(path, "has a damaged model card", anew):
         header = json.loads(metadata[_KEY])
         digest = header.pop("sha256")
-        card, names = header["card"], header["complex"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a damaged model card ({error}); take a whole copy of it") from error
+        card, names = dict(header["card"]), header["complex"]
     if _digest(plain, header) != digest:
-        raise ValueError(f"{path} is damaged: it differs from what was written; take a whole copy of it")
+        raise ValueError(f"{path} is damaged: it differs from what was written; {anew}")
     return {name: torch.view_as_complex(v) if name in names else v for name, v in plain.items()}, card
 
 
@@ -261,20 +262,6 @@ def _digest(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write to a temporary name and move into place: a reader never sees half a file."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(scratch, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,36 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path) -> None:
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.txt"))
     assert (tmp_path / "a.txt").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom invlearn.io.atomic import replacing\n"
+        "with replacing(sys.argv[1]) as place:\n    place.write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.txt"], timeout=120)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.txt.")
+    (tmp_path / ".a.txt.mine").mkdir()
+    with atomic.replacing(tmp_path / "a.txt") as place:
+        place.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".a.txt.mine"}
+
+
+def test_one_run_at_a_time_where_that_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic.scratch_beside(target, alone=True) as first:
+        with (
+            pytest.raises(FileExistsError, match=r"another run is writing .*out"),
+            atomic.scratch_beside(target, alone=True),
+        ):
+            pass
+        with atomic.scratch_beside(target) as second, atomic.scratch_beside(target, alone=True, mark="other"):
+            assert first != second
+        with atomic.scratch_beside(tmp_path / "out2", alone=True):
+            pass
+        assert first.is_dir()
+    with atomic.scratch_beside(target, alone=True):
+        pass
+    assert not list(tmp_path.iterdir())

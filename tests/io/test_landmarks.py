@@ -36,10 +36,10 @@ def test_points_without_a_file(tmp_path: Path) -> None:
     [
         (b"", "must name x,y,z"),
         (b"x,y\n1,2\n", "must name x,y,z"),
-        (b"x,y,z\n1,2\n", "point 1"),
-        (b"x,y,z\n1,2,3\n1,2,q\n", "point 2"),
+        (b"x,y,z\n1,2\n", "line 2: 2 cells under 3"),
+        (b"x,y,z\n1,2,3\n1,2,q\n", "line 3"),
         (b"x,y,z\n1,2,inf\n", "NaN or infinite"),
-        (b"\xff\xfe\x00x", "no text file"),
+        (b"\xff\xfe\x00x", "no CSV file"),
     ],
 )
 def test_files_that_are_refused(text: bytes, words: str, tmp_path: Path) -> None:

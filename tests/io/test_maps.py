@@ -169,6 +169,6 @@ def test_files_that_are_no_maps(tmp_path: Path) -> None:
 
 def test_maps_larger_than_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "m.npz", **tissue())
-    monkeypatch.setattr("invlearn.io.maps.memory_limit", lambda: 1000)
+    monkeypatch.setattr("invlearn.io.arrays.memory_limit", lambda: 1000)
     with pytest.raises(ValueError, match="would need 360 bytes of memory"):
         read_maps(path)

@@ -137,7 +137,7 @@ def test_constraints_that_are_no_eigenvectors():
     assert_close(found.value.values, exact)
 
 
-def test_preconditioner_start_and_block_save_steps():
+def test_preconditioner_and_start_save_steps():
     n = 150
     scale = torch.logspace(0, 3, n, dtype=torch.float64)
     a = Dense(torch.diag(scale))
@@ -148,8 +148,6 @@ def test_preconditioner_start_and_block_save_steps():
     assert_close(quick.value.values, scale[:2])
     warm = lowest_eigenpairs(a, 2, start=quick.value.vectors + 1e-5)
     assert warm.iterations < plain.iterations
-    wide = lowest_eigenpairs(a, 2, block=12, max_iterations=2000)
-    assert wide.iterations < plain.iterations
     by_operator = lowest_eigenpairs(a, 2, preconditioner=Dense(torch.diag(1 / scale)))
     assert by_operator.iterations == quick.iterations
 
@@ -201,8 +199,6 @@ def test_zero_operator():
         (identity((5,)), 6, {}, "between 1 and 5"),
         (identity((5,)), 4, {"constraints": torch.eye(5)[:2]}, "between 1 and 3"),
         (identity((5,)), 1, {"constraints": torch.ones(2, 5)}, "linearly dependent"),
-        (identity((5,)), 2, {"block": 1}, "block = 1"),
-        (identity((5,)), 2, {"block": 6}, "block = 6"),
         (identity((5,)), 1, {"max_iterations": 0}, "at least 1"),
         (identity((5,)), 1, {"constraints": torch.ones(4)}, "expects"),
         (stack([identity((5,))]), 1, {}, "to itself"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+
+from invlearn.io.arrays import inspect, read_array
+from invlearn.io.tables import Row, read_table
 
 Kind = Literal["fisp", "bssfp"]
 CSV_HEADER = ("flip_angle_deg", "phase_deg", "tr_s", "te_s")
@@ -268,22 +270,15 @@ class FingerprintSequence:
         FileNotFoundError
             No such file.
         """
-        from scipy.io import loadmat
-
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        try:
-            content = loadmat(path)
-        except (ValueError, TypeError, NotImplementedError, OSError) as error:
-            raise ValueError(f"{path}: not a MATLAB file of version 5 to 7.2 ({error})") from None
-        missing = [name for name in names if name not in content]
-        if missing or len(names) != 3:
-            held = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
+        held = inspect(path)
+        if len(names) != 3 or set(names) - set(held):
             raise ValueError(
-                f"{path}: names must be three of its variables, got {list(names)}; it holds {held}"
+                f"{path}: names must be three of its variables, got {list(names)}; it holds {', '.join(held)}"
             )
-        flip, tr, te = (np.asarray(content[name], dtype=np.float64).ravel() for name in names)
+        flip, tr, te = (read_array(path, [name]).ravel() for name in names)
+        for name, train in zip(names, (flip, tr, te), strict=True):
+            if train.dtype.kind == "c":
+                raise ValueError(f"{path}: {name} is complex, where angles and times are real")
         return cls(np.radians(flip), np.zeros(len(flip)), tr, te, inversion_time=inversion_time, kind=kind)
 
 
@@ -341,35 +336,26 @@ def _check_frames(sequence: FingerprintSequence, who: str) -> None:
 
 
 def _read_rows(path: Path) -> list[list[float]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV text file ({error})") from None
-    expected = ",".join(CSV_HEADER)
-    if not table or tuple(table[0]) != CSV_HEADER:
-        found = ",".join(table[0])[:80] if table else "an empty file"
-        raise ValueError(f"{path}, line 1: the header must be {expected}, got {found!r}")
-    rows = [_read_row(row, f"{path}, line {line}") for line, row in enumerate(table[1:], start=2) if any(row)]
-    if not rows:
+    table = read_table(path)
+    if table.columns != CSV_HEADER:
+        found = ",".join(table.columns)[:80] or "an empty file"
+        raise ValueError(f"{path}, line 1: the header must be {','.join(CSV_HEADER)}, got {found!r}")
+    if not table.rows:
         raise ValueError(f"{path}: no frames; each row after the header is one frame")
-    return rows
+    return [_read_row(row) for row in table.rows]
 
 
-def _read_row(row: list[str], where: str) -> list[float]:
-    if len(row) != len(CSV_HEADER):
-        raise ValueError(f"{where}: {len(CSV_HEADER)} columns expected, got {len(row)}")
+def _read_row(row: Row) -> list[float]:
     values = []
-    for name, cell in zip(CSV_HEADER, row, strict=True):
+    for name, cell in row.cells.items():
         try:
             values.append(float(cell))
         except ValueError:
-            raise ValueError(f"{where}: {name} is not a number: {cell!r}") from None
+            raise ValueError(f"{row.where}: {name} is not a number: {cell!r}") from None
     flip, _, tr, te = values
+    came = ",".join(row.values)
     if not all(map(math.isfinite, values)):
-        raise ValueError(f"{where}: NaN or infinite values: {','.join(row)}")
+        raise ValueError(f"{row.where}: NaN or infinite values: {came}")
     if flip < 0 or tr <= 0 or te < 0 or te >= tr:
-        raise ValueError(f"{where}: needs flip_angle_deg >= 0 and 0 <= te_s < tr_s, got {','.join(row)}")
+        raise ValueError(f"{row.where}: needs flip_angle_deg >= 0 and 0 <= te_s < tr_s, got {came}")
     return values

@@ -24,9 +24,7 @@ from invlearn.physics import (
     from_scipy,
     lsqr,
     to_scipy,
-    to_sigpy,
 )
-from invlearn.physics.mri import CartesianMRI
 
 
 def test_adjoint_of_a_function_is_the_transposed_matrix():
@@ -167,22 +165,6 @@ def test_scipy_sees_a_real_to_complex_operator_as_real():
     ours = lsqr(a, y, tolerance=1e-10)
     theirs = scipy.sparse.linalg.lsqr(b, a.codomain.to_real(y).numpy(), atol=1e-13, btol=1e-13)[0]
     np.testing.assert_allclose(ours.value.numpy(), theirs, atol=1e-8)
-
-
-def test_to_sigpy():
-    import sigpy.app
-
-    rng = np.random.default_rng(0)
-    a = CartesianMRI(rng.random((6, 7)) < 0.7, rng.standard_normal((3, 6, 7)) + 1j)
-    b = to_sigpy(a)
-    x = a.domain.random(generator=torch.Generator().manual_seed(0)).numpy()
-    y = b(x)
-    np.testing.assert_allclose(y, a(x))
-    np.testing.assert_allclose(b.H(y), a.adjoint(y))
-    np.testing.assert_allclose(b.N(x), a.normal(x))
-    assert (b.ishape, b.oshape) == ([6, 7], [3, 6, 7])
-    solved = sigpy.app.LinearLeastSquares(b, y, max_iter=200, show_pbar=False).run()
-    np.testing.assert_allclose(solved, x, atol=1e-5)
 
 
 def test_importing_the_catalogue_imports_neither_scipy_sparse_nor_sigpy():

@@ -107,7 +107,7 @@ def test_csv_of_a_spreadsheet(tmp_path):
         ("", "line 1: the header must be flip_angle_deg,phase_deg,tr_s,te_s, got 'an empty file'"),
         ("fa,phase,tr,te\n10,0,0.01,0.002\n", "line 1: the header"),
         (f"{HEADER}\n", "no frames"),
-        (f"{HEADER}\n10,0,0.01,0.002\n10,0,0.01\n", "line 3: 4 columns expected, got 3"),
+        (f"{HEADER}\n10,0,0.01,0.002\n10,0,0.01\n", "line 3: 3 cells under 4"),
         (f"{HEADER}\n10,0,x,0.002\n", "line 2: tr_s is not a number: 'x'"),
         (f"{HEADER}\n10,0,0.01,0.002\n\n-10,0,0.01,0.002\n", "line 4: needs flip_angle_deg >= 0"),
         (f"{HEADER}\n10,nan,0.01,0.002\n", "line 2: NaN"),
@@ -125,11 +125,11 @@ def test_bad_csv(tmp_path, text, message):
 def test_csv_that_is_no_text(tmp_path):
     path = tmp_path / "train.csv"
     path.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match="not a CSV text file"):
+    with pytest.raises(ValueError, match="no CSV file"):
         FingerprintSequence.from_csv(path)
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         FingerprintSequence.from_csv(tmp_path / "other.csv")
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         FingerprintSequence.from_mat(tmp_path / "other.mat")
 
 
