@@ -8,10 +8,8 @@ a word.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
+import runpy
 import sys
 import time
 import types
@@ -28,6 +26,7 @@ from invlearn.physics.mri.bloch.engine import Engine
 from invlearn.physics.mri.bloch.states import measured_states
 
 RESULTS = Path(__file__).parent / "results" / "bloch.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 COUNT, FLOPS = 3126, 20  # multiplications and additions of one order in one frame
 Run = Callable[[torch.Tensor, torch.Tensor], Any]
 
@@ -195,13 +194,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     summary = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        **recorded(1, "mrpro", "torchsim"),
         "case": f"{COUNT} tissues x 1000 frames, T1 0.1-4 s, T2 0.02-0.6 s, float32",
         **measure(rounds),
     }

@@ -15,10 +15,9 @@ import argparse
 import json
 import math
 import os
-import platform
+import runpy
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from invlearn.physics.mri import Dictionary, FingerprintOperator, FingerprintSeq
 from invlearn.physics.mri.fingerprint.search import AtomSearch, scores
 
 RESULTS = Path(__file__).parent / "results" / "fingerprinting.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 SIZE, ATOM_STEP = 256, 0.029
 ROUNDS = 3
 NOISE = 0.02  # of the coefficients, relative to their length
@@ -191,9 +191,7 @@ def main() -> None:
     else:
         held = Dictionary.build(FingerprintSequence.default(1000), Grid.logarithmic(step=0.12), rank=10)
     report = {
-        "versions": {name: version(name) for name in ("torch", "numpy", "finufft")},
-        "machine": platform.processor() or platform.machine(),
-        "threads": 1,
+        **recorded(1, "finufft"),
         "matching": [matching(held, rank, ROUNDS) for rank in (5, 10)],
         "refinement": refinement(held),
         "operator": operator(),

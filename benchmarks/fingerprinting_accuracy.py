@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from invlearn.physics.mri.fingerprint.simulate import simulate_scan
 from invlearn.unrolled import reconstruct_fingerprints
 
 RESULTS = Path(__file__).parent / "results" / "fingerprinting_accuracy.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 SNR, COILS, SAMPLES = 30.0, 8, 1000
 SEED = 1  # of the noise; 0 was used when the settings of the methods were chosen
 TUNED_ON = "mrzero, 1000 and 200 frames, seed 0"
@@ -143,6 +145,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(os.environ["INVLEARN_DATA"])
     found: dict[str, Any] = {
+        **recorded(torch.get_num_threads(), "finufft"),
         "snr_db": SNR,
         "coils": COILS,
         "samples_an_arm": SAMPLES,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import runpy
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from invlearn.physics.mri.fingerprint.simulate import birdcage_maps
 from invlearn.unrolled import reconstruct_fingerprints
 
 RESULTS = Path(__file__).parent / "results" / "fingerprinting_reconstruction.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 STEP = 0.029  # between neighbouring atoms: some 20,000
 
 
@@ -113,7 +115,7 @@ def main() -> None:
         "frames": args.frames,
         "rank": args.rank,
         "atoms": len(dictionary.atoms),
-        "threads": args.threads,
+        **recorded(args.threads, "finufft"),
         "device": args.device,
         "method": found.settings,
         "iterations": found.iterations,

@@ -10,12 +10,10 @@ The question is always the same: the null space of stack_g (I - Π_g) A_g, which
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import multiprocessing
-import os
-import platform
 import resource
+import runpy
 import statistics
 import time
 import warnings
@@ -34,6 +32,7 @@ from invlearn.identifiability.setting import Setting
 from invlearn.physics import OperatorFamily
 
 OPERATORS, KEPT, RESULTS = 40, 0.3, Path(__file__).parent / "results" / "learnability.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 THREADS = 2
 
 
@@ -198,13 +197,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     summary = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": THREADS},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        **recorded(THREADS, "scipy"),
         "small": compare(args.rounds),
         "scale": {
             "case": f"256x256, {OPERATORS} random masks of {KEPT:.0%}, k = 32",

@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from invlearn.io.runs import hash_path
@@ -42,6 +44,7 @@ from invlearn.neuro.segmentation import How
 from invlearn.neuro.waveunet import SHIPPED
 
 RESULTS = Path(__file__).parent / "results" / "neurons.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 LEVELS = ("low", "medium", "high")
 SEED, STACKS, SHAPE = 3_000_000, 20, (48, 128, 128)  # training took 1 000 000 on, validation 2 000 000 on
 MORPHOLOGIES = (
@@ -430,7 +433,8 @@ def main() -> None:
     rows = [row for row in kept.rows if row["version"] == f"{TRACER} {versions.get(row['method'])}"]
     found = summary(rows)
     settings = {"seed": SEED, "stacks": STACKS, "shape": list(SHAPE), "levels": LEVELS, "versions": versions}
-    head = json.dumps({"settings": settings, "means": found}, indent=1)
+    told = recorded(torch.get_num_threads(), "scikit-image")
+    head = json.dumps({**told, "settings": settings, "means": found}, indent=1)
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     RESULTS.write_text(f'{head[:-2]},\n "stacks": [\n  {lines}\n ]\n}}\n')
     show(found)

@@ -13,16 +13,14 @@ mrpro and torchkbnufft are measured where they can be imported and skipped with 
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
 import json
 import math
 import os
-import platform
+import runpy
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ SIZE, ARMS, SAMPLES, COILS, RANK = 256, 48, 1000, 8, 5
 SHAPE = (SIZE, SIZE)
 ACCURACIES = (1e-3, 1e-4, 1e-6)
 RESULTS = Path(__file__).parent / "results" / "nufft.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 PEERS = ("mrpro", "torchkbnufft")
 
 Call = Callable[[], Tensor]
@@ -304,15 +303,6 @@ def measure_normal(rounds: int) -> dict[str, Any]:
     return row
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
@@ -322,17 +312,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = [row for eps in ACCURACIES for row in measure_transforms(eps, options.rounds)]
     rows.append(measure_normal(options.rounds))
-    installed = {}
-    for name in ("torch", "numpy", "finufft", *PEERS):
-        try:
-            installed[name] = version(name)
-        except importlib.metadata.PackageNotFoundError:
-            installed[name] = "not installed, not measured"
     summary = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
-        "threads": options.threads,
-        "versions": {"python": platform.python_version(), **installed},
+        **recorded(options.threads, "finufft", *PEERS),
         "problem": f"{SIZE}x{SIZE}, {ARMS} spiral arms x {SAMPLES} samples, batch {COILS}x{RANK}, complex64",
         "rounds": options.rounds,
         "load": f"{os.getloadavg()[0]:.1f} runnable processes on average at the end, the benchmark included",

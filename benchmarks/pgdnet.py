@@ -38,6 +38,7 @@ from invlearn.unrolled.pgdnet_training import train_pgdnet
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "pgdnet.json"
+recorded = runpy.run_path(str(HERE / "recorded.py"))["about"]
 ACCURACY = runpy.run_path(str(HERE / "fingerprinting_accuracy.py"))
 SNR, COILS, SAMPLES, INTERLEAVES = 30.0, 8, 1000, 48
 SEEDS = (1, 2, 3)  # of the noise
@@ -183,6 +184,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(1)
     folder = Path(os.environ["INVLEARN_DATA"])
     found: dict[str, Any] = {
+        **recorded(1, "finufft"),
         "snr_db": SNR,
         "coils": COILS,
         "samples_an_arm": SAMPLES,

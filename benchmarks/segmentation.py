@@ -4,18 +4,19 @@
 process of its own, so that its peak memory is its own. MONAI's UNet gets the channels with which it takes as
 many multiply-adds a voxel as ours; both see float32 and random weights, all voxels are computed (no
 background is left out), and MONAI's windows are 96³ with its default overlap of a quarter and Gaussian
-weights. The memory cases segment Zarr stacks that hold two neurons in the dark, with the weights that ship.
+weights. On a slow machine, ``--layer`` times one layer of its windows and multiplies by their number (its
+peak memory is then not that of a whole stack). The memory cases segment Zarr stacks that hold two neurons in
+the dark, with the weights that ship.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
+import math
 import os
-import platform
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -29,11 +30,11 @@ import torch
 from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results" / "segmentation.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 VOXEL = (1.0, 1.0, 1.0)
 WIDTH = 8
 ROI, OVERLAP = 96, 0.25
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-CHANNELS = ((12, 24, 48, 96, 96), (16, 32, 64, 128, 128), (20, 40, 80, 160, 160), (24, 48, 96, 192, 192))
 
 
 def multiply_adds(network: nn.Module, side: int = 64) -> float:
@@ -120,17 +121,20 @@ def noise(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (side,) * 3, dtype=np.uint8)
 
 
-def throughput(name: str, side: int, threads: int) -> dict[str, Any]:
-    """Time and memory of one assembly, in this process."""
+def throughput(name: str, side: int, threads: int, layer: bool = False) -> dict[str, Any]:
+    """Time and memory of one assembly, in this process; of one layer of windows alone if asked for."""
     torch.set_num_threads(threads)
     run = {"invlearn": with_invlearn, "monai": with_monai}[name](side)
     x = noise(side)
+    layers = math.ceil((side - ROI) / (ROI * (1 - OVERLAP))) + 1 if layer else 1
+    x = x[:ROI] if layer else x
     run(x[:64, :64, :64])
     wall, cpu = time.perf_counter(), time.process_time()
     run(x)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = layers * (time.perf_counter() - wall), layers * (time.process_time() - cpu)
     return {
         "name": name,
+        "measured": f"one of {layers} layers of windows" if layer else "all",
         "side": side,
         "threads": threads,
         "seconds": wall,
@@ -182,16 +186,22 @@ def memory(side: int) -> dict[str, Any]:
     }
 
 
-def in_a_process(*arguments: str) -> dict[str, Any]:
-    """One case with the allocator's thresholds fixed."""
+def in_a_process(kept: Path, *arguments: str) -> dict[str, Any]:
+    """One case with the allocator's thresholds fixed, kept in a file: a stopped run goes on after it."""
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    for row in rows:
+        if row["arguments"] == list(arguments):
+            return row
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**os.environ, **ALLOCATOR},
     )
-    row = json.loads(done.stdout.splitlines()[-1])
+    row = {"arguments": list(arguments), **json.loads(done.stdout.splitlines()[-1])}
+    with kept.open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
     print(row, flush=True)
     return row
 
@@ -201,8 +211,10 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=512, help="of the throughput cases")
     parser.add_argument("--sides", type=int, nargs="*", default=(256, 512, 1024), help="of the memory cases")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--kept", type=Path, default=RESULTS.with_suffix(".jsonl"))
+    parser.add_argument("--layer", action="store_true", help="time one layer of MONAI's windows, not all")
     parser.add_argument("--case", choices=("invlearn", "monai", "memory"), help="only this one, printed")
     parser.add_argument("--make", type=Path, help="only write the stack of a memory case")
     options = parser.parse_args(given)
@@ -213,16 +225,19 @@ def main(given: list[str] | None = None) -> None:
         row = (
             memory(options.side)
             if options.case == "memory"
-            else throughput(options.case, options.side, options.threads)
+            else throughput(options.case, options.side, options.threads, options.layer)
         )
         print(json.dumps(row))
         return
     own = multiply_adds(ours())
     network, channels = theirs(own)
+    threads = ("--threads", str(options.threads))
+    layer = ["--layer"] if options.layer else []
     rows = [
-        in_a_process("--case", name, "--side", str(options.side), "--threads", str(options.threads))
-        for name in ("invlearn", "monai")
+        in_a_process(options.kept, "--case", name, "--side", str(options.side), *threads, *more)
+        for name, more in (("invlearn", []), ("monai", layer))
     ]
+    sides = [in_a_process(options.kept, "--case", "memory", "--side", str(side)) for side in options.sides]
     record = {
         "date": datetime.date.today().isoformat(),
         "platform": platform.platform(),
@@ -232,7 +247,7 @@ def main(given: list[str] | None = None) -> None:
         "monai": {"channels": channels, "roi": ROI, "overlap": OVERLAP},
         "throughput": rows,
         "ratio_of_cpu_seconds": rows[1]["cpu_seconds"] / rows[0]["cpu_seconds"],
-        "memory": [in_a_process("--case", "memory", "--side", str(side)) for side in options.sides],
+        "memory": sides,
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

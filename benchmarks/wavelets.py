@@ -12,19 +12,17 @@ pytest, set ``MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=429496729
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import math
 import os
-import platform
+import runpy
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +46,7 @@ WAVELETS = ("haar", "db2", "bior2.2", "bior3.3")
 OPERATIONS = ("forward", "inverse", "forward+backward")
 NAMES = band_names(3)
 RESULTS = Path(__file__).parent / "results" / "wavelets.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 
 Bands = list[Tensor]
 
@@ -394,15 +393,6 @@ def float64_error() -> float:
     return worst
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
@@ -426,13 +416,7 @@ def main() -> None:
             )
     speedups = [cell["speedup"] for cell in cells]
     summary = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
-        "threads": THREADS,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numba", "numpy", "PyWavelets", "ptwt")},
-        },
+        **recorded(THREADS, "numba", "PyWavelets", "ptwt"),
         "tensors": TENSORS,
         "dtype": "float32",
         "rounds": options.rounds,

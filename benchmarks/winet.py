@@ -7,12 +7,9 @@ its own, one thread, so that its peak memory is its own; processor seconds are t
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import resource
+import runpy
 import subprocess
 import sys
 import time
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results" / "winet.json"
+recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 SHAPE = (160, 192, 224)
 SQUARINGS = 7  # of the published network; `WiNet` itself takes as many as the velocity needs
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -120,12 +118,8 @@ def main(given: list[str] | None = None) -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
     record = {
-        "date": datetime.date.today().isoformat(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "threads": 1,
+        **recorded(1, "monai"),
         "device": options.device,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "monai", "invlearn")},
         "shape": list(options.shape),
         "networks": rows,
     }

@@ -121,6 +121,7 @@ class Loss(ABC):
 
     @property
     def initial(self) -> dict[str, float]:
+        """Numbers that the loss learns beside the network, by name, and where they begin."""
         return {}
 
     def check(self, operators: OperatorFamily) -> None:

@@ -18,6 +18,7 @@ _EXAMPLES: dict[str, Example] = {}
 #: Modules that register examples; they are imported when the registry is first asked.
 _MODULES = (
     "invlearn.physics.catalogue",
+    "invlearn.physics.linear.libraries",
     "invlearn.physics.linear.permutation",
     "invlearn.physics.linear.radon",
     "invlearn.physics.linear.wavelet",

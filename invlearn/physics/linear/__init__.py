@@ -6,7 +6,8 @@ from invlearn.physics.linear.blur import Blur
 from invlearn.physics.linear.dense import Dense
 from invlearn.physics.linear.difference import FiniteDifference
 from invlearn.physics.linear.fourier import Fourier
-from invlearn.physics.linear.interop import FromFunction, from_scipy, to_scipy, to_sigpy
+from invlearn.physics.linear.interop import FromFunction, from_scipy, to_scipy
+from invlearn.physics.linear.libraries import from_deepinv, from_sigpy, to_deepinv, to_sigpy
 from invlearn.physics.linear.mask import Mask
 from invlearn.physics.linear.permutation import Permutation
 from invlearn.physics.linear.radon import Radon2D, fbp
@@ -27,7 +28,10 @@ __all__ = [
     "Radon2D",
     "Wavelet",
     "fbp",
+    "from_deepinv",
     "from_scipy",
+    "from_sigpy",
+    "to_deepinv",
     "to_scipy",
     "to_sigpy",
 ]

@@ -1,4 +1,4 @@
-"""Operators from functions and from SciPy, and operators for SciPy and SigPy."""
+"""Operators from functions and from SciPy, and operators for SciPy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from invlearn.physics.space import Space, as_numbers, full_precision
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
-    import sigpy.linop
 
 
 class FromFunction(LinearOperator):
@@ -88,11 +87,11 @@ class _Apply(torch.autograd.Function):
     """A linear map that autograd cannot see into, with its adjoint as derivative."""
 
     @staticmethod
-    def forward(x: Tensor, operator: _Opaque, adjoint: bool) -> Tensor:
+    def forward(x: Tensor, operator: Opaque, adjoint: bool) -> Tensor:
         return operator._backward_map(x) if adjoint else operator._forward_map(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Opaque, bool], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Opaque, bool], output: Tensor) -> None:
         ctx.operator, ctx.adjoint = inputs[1:]
 
     @staticmethod
@@ -104,7 +103,25 @@ class _Apply(torch.autograd.Function):
         return _Apply.apply(tangents[0], ctx.operator, ctx.adjoint)
 
 
-class _Opaque(LinearOperator):
+class Opaque(LinearOperator):
+    """An operator that leaves torch: autograd is told that its derivative is its adjoint."""
+
+    @abstractmethod
+    def _forward_map(self, x: Tensor) -> Tensor:
+        """A x, without gradients."""
+
+    @abstractmethod
+    def _backward_map(self, y: Tensor) -> Tensor:
+        """Aᴴ y, without gradients."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return _Apply.apply(x, self, False)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return _Apply.apply(y, self, True)
+
+
+class _Columns(Opaque):
     """Matrix-like: two maps of vectors in columns, `(n, B)` to `(m, B)` and back."""
 
     @abstractmethod
@@ -125,14 +142,8 @@ class _Opaque(LinearOperator):
         x = self._adjoint_columns(y.reshape(-1, self.codomain.size).T)
         return x.T.reshape(*batch, *self.domain.shape)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        return _Apply.apply(x, self, False)
 
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return _Apply.apply(y, self, True)
-
-
-class Sparse(_Opaque):
+class Sparse(_Columns):
     """A sparse matrix; made by `from_scipy`. Kept by rows, with its adjoint beside it."""
 
     def __init__(self, matrix: Any, domain: Space, codomain: Space) -> None:
@@ -166,7 +177,7 @@ class Sparse(_Opaque):
         return self._product("columns", (self.domain.size, self.codomain.size), y)
 
 
-class FromScipy(_Opaque):
+class FromScipy(_Columns):
     """A `scipy.sparse.linalg.LinearOperator`; made by `from_scipy`. Runs in NumPy on the CPU."""
 
     def __init__(self, operator: Any, domain: Space, codomain: Space) -> None:
@@ -274,24 +285,3 @@ def to_scipy(
         matmat=forward,
         rmatmat=adjoint,
     )
-
-
-def to_sigpy(operator: LinearOperator) -> sigpy.linop.Linop:
-    """The operator as a SigPy `Linop` on NumPy arrays, its adjoint included."""
-    import sigpy.linop
-
-    class FromInvlearn(sigpy.linop.Linop):
-        def __init__(self, wrapped: LinearOperator) -> None:
-            self.wrapped = wrapped
-            super().__init__(list(wrapped.codomain.shape), list(wrapped.domain.shape), type(wrapped).__name__)
-
-        def _apply(self, input: np.ndarray) -> np.ndarray:
-            return self.wrapped(input)
-
-        def _adjoint_linop(self) -> sigpy.linop.Linop:
-            return FromInvlearn(self.wrapped.H)
-
-        def _normal_linop(self) -> sigpy.linop.Linop:
-            return FromInvlearn(self.wrapped.H @ self.wrapped)
-
-    return FromInvlearn(operator)
