@@ -15,6 +15,7 @@ JOBS = (
     "invlearn.cli.tour_learnability",
     "invlearn.cli.tour_fingerprinting",
     "invlearn.cli.tour_registration",
+    "invlearn.cli.tour_change",
     "invlearn.cli.tour_neurons",
 )
 

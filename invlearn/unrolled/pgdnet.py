@@ -1,20 +1,21 @@
-"""PGD-Net: proximal gradient steps whose proximal operator is a network that goes through T1, T2 and density.
+"""PGD-Net: proximal steps whose proximal operator is a network that goes through T1, T2 and density.
 
 Iteration t of T, with the same weights in all:
 
-    s = x - a_t P (AᴴA x - Aᴴy)         a gradient step, preconditioned
-    m = encoder(s)                       T1, T2 and ρ of every voxel: its inverse, then corrected by a CNN
-    x = ρ a(T1, T2)                      the signals of these tissues, and no others: the decoder
+    s = x + (AᴴA + σ² C⁻¹)⁻¹ Aᴴ(y - A x)   a step towards the data, by the covariance C of tissues' signals
+    m = encoder(s)                          T1, T2 and ρ of every voxel: its inverse, then corrected by a CNN
+    x = ρ a(T1, T2)                         the signals of these tissues, and no others: the decoder
 
 The encoder begins with the exact inverse of the decoder (the best T1, T2, ρ for the coefficients of a voxel),
 and the CNN adds what neighbours tell: log T1, log T2 and ρ change by its output. With an output of zero this
-is gradient descent with matching (BLIP). All that the CNN sees is in units of the object's signal, turned by
-the smoothed phase of ρ, beside the standard deviation of what is not yet explained: so the weights know
-neither the unit of the data nor their noise, matrix, coils or trajectory. They know the sequence and the
-basis of its signals.
+is projection onto the data and onto what tissues can give, in turns (BLIP, with a better step). All that the
+CNN sees is in units of the object's signal, turned by the smoothed phase of ρ, beside the standard deviation
+of what is not yet explained: so the weights know neither the unit of the data nor their noise, matrix, coils
+or trajectory. They know the sequence and the basis of its signals.
 
 D. Chen, M. Davies, M. Golbabaee, MICCAI 2020, arXiv:2006.15271. There the data are real, on a Cartesian grid
-and of one coil, the encoder ends in a pixelwise network instead of beginning with the inverse, and P = 1.
+and of one coil, the encoder ends in a pixelwise network instead of beginning with the inverse, and the step
+is s = x + a Aᴴ(y - A x) with a learned number a.
 M. Davies et al., SIAM J. Imaging Sci. 7 (2014) 2623, doi:10.1137/130947246 (BLIP).
 """
 
@@ -23,7 +24,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,8 +36,8 @@ from invlearn.physics.mri.sequence import FingerprintSequence
 from invlearn.physics.nufft import apply_toeplitz
 from invlearn.unrolled.networks import UNet
 from invlearn.unrolled.pixelwise import ExactSignals, PixelwiseInverse, SignalNetwork, Signals, amplitude
-from invlearn.unrolled.preconditioner import Circulant, Preconditioner
 from invlearn.unrolled.subspace import SubspaceProblem
+from invlearn.unrolled.wiener import Wiener, real_dot
 
 TRAINS = ("flip_angle", "phase", "tr", "te")
 OUTPUTS = 5  # log T1, log T2, gain and both parts of ρ
@@ -46,7 +46,28 @@ _SEEN = 0.02  # of the object's signal: below it a voxel is not inverted
 _LARGEST = 6.0  # density in units of the object's
 _PHASE = (5, 3)  # side of the boxes, and their number, that smooth the phase
 _TINY = 1e-30
+_BODY = ((0.5, 2.5), (0.03, 0.18))  # T1, T2 (s) of most tissues
+_TISSUES = 40  # values of each, for the covariance
+_ROUGH = 3  # conjugate-gradient steps that show the object's density and the noise
 _LEVEL = 0.1  # the CNN sees 1 + log10 of noise over signal / this
+
+
+class Start(NamedTuple):
+    """Before the first iteration.
+
+    Attributes
+    ----------
+    images
+        The Wiener estimate from zero, `(K, *image)`.
+    noise
+        Standard deviation of what it leaves unexplained of the samples.
+    scale
+        The object's density.
+    """
+
+    images: Tensor
+    noise: float
+    scale: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +90,8 @@ class Measured:
         Number of complex samples of all coils.
     b1
         Factor on the flip angles `(*image)`; None for 1.
+    start
+        What the network would begin with, when it is known already.
     """
 
     kernel: Tensor
@@ -78,6 +101,7 @@ class Measured:
     energy: float
     samples: int
     b1: Tensor | None = None
+    start: Start | None = None
 
     @classmethod
     def of(cls, problem: SubspaceProblem, b1: Tensor | None = None) -> Measured:
@@ -103,13 +127,9 @@ class Measured:
 
     def noise(self, x: Tensor, normal: Tensor) -> float:
         """Standard deviation of what x leaves unexplained of the samples, given AᴴA x."""
-        misfit = self.energy + float(_real_dot(x, normal - 2 * self.back_projection))
+        misfit = self.energy + float(real_dot(x, normal - 2 * self.back_projection))
         freedom = max(self.samples - x.numel(), self.samples // 2)
         return math.sqrt(max(misfit, 1e-8 * self.energy) / freedom)
-
-    def preconditioner(self) -> Preconditioner:
-        """The inverse of the circulant matrix nearest to AᴴA."""
-        return Circulant(self.kernel, self.coil_maps, self.coil_maps.shape[1:]).inverse()
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,23 +204,22 @@ class PGDNet(nn.Module):
         of 1, or `ExactSignals`.
     iterations
         T.
-    start
-        Conjugate-gradient steps from zero before the first iteration.
+    start, steps
+        Conjugate-gradient steps towards the data: from zero, and in later iterations.
+    trust
+        How much smaller the variance is that tissues have around an iterate than around zero.
     width, levels
         Of the U-Net.
-    preconditioned
-        Whether P is the inverse of the circulant matrix nearest to AᴴA, or, as published, a number.
 
     Raises
     ------
     ValueError
         A basis of other frames than the sequence's, a decoder of another rank or kind of numbers, counts
-        below 1.
+        below 1, a trust that is not positive.
     """
 
     basis: Tensor
     trains: Tensor
-    step: nn.Parameter
 
     def __init__(
         self,
@@ -209,11 +228,12 @@ class PGDNet(nn.Module):
         phase: complex = 1.0,
         decoder: Signals | None = None,
         *,
-        iterations: int = 5,
-        start: int = 3,
+        iterations: int = 3,
+        start: int = 8,
+        steps: int = 3,
+        trust: float = 10.0,
         width: int = 24,
         levels: int = 3,
-        preconditioned: bool = True,
     ) -> None:
         super().__init__()
         if basis.ndim != 2 or len(basis) != sequence.frames:
@@ -221,10 +241,13 @@ class PGDNet(nn.Module):
                 f"PGDNet: the basis {tuple(basis.shape)} must be (frames, K) with the sequence's "
                 f"{sequence.frames} frames"
             )
-        if iterations < 1 or start < 1:
-            raise ValueError(f"PGDNet: iterations and start must be at least 1, got {iterations} and {start}")
+        if min(iterations, start, steps) < 1 or not trust > 0:
+            raise ValueError(
+                "PGDNet: iterations, start and steps must be at least 1 and trust positive, got "
+                f"{iterations}, {start}, {steps} and {trust}"
+            )
         self.sequence, self.phase = sequence, complex(phase)
-        self.iterations, self.start, self.preconditioned = iterations, start, preconditioned
+        self.iterations, self.start, self.steps, self.trust = iterations, start, steps, float(trust)
         self.register_buffer("basis", basis.to(torch.complex64 if basis.is_complex() else torch.float32))
         trains = [getattr(sequence, name) for name in TRAINS]
         self.register_buffer("trains", torch.from_numpy(np.stack(trains).astype(np.float64)))
@@ -238,7 +261,6 @@ class PGDNet(nn.Module):
             )
         self.decoder = decoder
         self.inverse = PixelwiseInverse(self.decoder)
-        self.step = nn.Parameter(torch.full((max(iterations - 1, 1),), math.log(math.expm1(0.5))))
         channels = 3 * rank + 9
         self.unet = UNet(width, levels)
         self.encoder = self.unet.build(channels, 2)
@@ -273,9 +295,10 @@ class PGDNet(nn.Module):
             "frames": self.sequence.frames,
             "iterations": self.iterations,
             "start": self.start,
+            "steps": self.steps,
+            "trust": self.trust,
             "width": self.unet.width,
             "levels": self.unet.levels,
-            "preconditioned": self.preconditioned,
             "phase": [self.phase.real, self.phase.imag],
             "decoder": self.decoder.to_dict(),
         }
@@ -304,17 +327,17 @@ class PGDNet(nn.Module):
             Whether the CNN is asked, or taken to be zero.
         detach
             Whether every iterate is a constant to those after it: gradients of the iterates' losses
-            then need the memory of one iteration, and reach the CNN and the step sizes.
+            then need the memory of one iteration.
         """
-        precondition = self._preconditioner(scan)
-        s, noise = self._warm_start(scan, precondition)
-        scale = self._scale(s)
+        wiener = Wiener(scan, self._covariance(scan.gain.device))
+        s, noise, scale = scan.start or self.first(scan, wiener)
         before, found = None, []
-        for t in range(self.iterations):
+        for _ in range(self.iterations):
             if before is not None:
                 normal = scan.normal(before.images)
                 noise = scan.noise(before.images.detach(), normal.detach())
-                s = before.images - self.step_sizes[t - 1] * precondition(normal - scan.back_projection)
+                variance = self.trust * (noise / float(scale)) ** 2
+                s = before.images + wiener.correction(scan.back_projection - normal, variance, self.steps)
             estimate = self._encode(s, _Scene(scan, scale, noise, before), learned)
             found.append(estimate)
             before = estimate.detached() if detach else estimate
@@ -337,34 +360,26 @@ class PGDNet(nn.Module):
                 f"{low:g} to {high:g}; use --method subspace for such a field"
             )
 
-    @property
-    def step_sizes(self) -> Tensor:
-        """a_t, `(T - 1,)`: above 1/2, 1 before training."""
-        return 0.5 + functional.softplus(self.step)
+    @torch.no_grad()
+    def first(self, scan: Measured, wiener: Wiener | None = None) -> Start:
+        """What the iterations begin with."""
+        wiener = Wiener(scan, self._covariance(scan.gain.device)) if wiener is None else wiener
+        b = scan.back_projection
+        rough = wiener.correction(b, 0.0, _ROUGH)
+        scale = self._scale(rough)
+        noise = scan.noise(rough, scan.normal(rough))
+        s = wiener.correction(b, (noise / float(scale)) ** 2, self.start)
+        return Start(s, scan.noise(s, scan.normal(s)), scale)
 
-    # --- the data term ---
-
-    def _preconditioner(self, scan: Measured) -> Callable[[Tensor], Tensor]:
-        if self.preconditioned:
-            return scan.preconditioner()
-        largest = float(_largest(scan))
-        return lambda x: x / largest
+    # --- what tissues have in common ---
 
     @torch.no_grad()
-    def _warm_start(self, scan: Measured, precondition: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
-        """Preconditioned conjugate gradients from zero, and the noise they leave."""
-        x, residual = torch.zeros_like(scan.back_projection), scan.back_projection
-        direction = precondition(residual)
-        slope = _real_dot(residual, direction)
-        for step in range(self.start):
-            if step:
-                z = precondition(residual)
-                slope, last = _real_dot(residual, z), slope
-                direction = z + slope / last.clamp_min(_TINY) * direction
-            image = scan.normal(direction)
-            size = slope / _real_dot(direction, image).clamp_min(_TINY)
-            x, residual = x + size * direction, residual - size * image
-        return x, scan.noise(x, scan.back_projection - residual)
+    def _covariance(self, device: torch.device) -> Tensor:
+        """E a aᴴ `(K, K)` over tissues."""
+        axes = (torch.linspace(math.log(low), math.log(high), _TISSUES, device=device) for low, high in _BODY)
+        t1, t2 = (v.flatten() for v in torch.meshgrid(*axes, indexing="ij"))
+        atoms = self.decoder(torch.stack([t1, torch.minimum(t1, t2)], 1))
+        return atoms.mT @ atoms.conj() / len(atoms)
 
     def _scale(self, s: Tensor) -> Tensor:
         """The object's density: the strength of the signal where it is, over that of a typical tissue."""
@@ -451,11 +466,6 @@ def _column(values: Tensor, image: Tensor) -> Tensor:
     return values.to(image.device).reshape(-1, *[1] * (image.ndim - 1))
 
 
-def _real_dot(x: Tensor, y: Tensor) -> Tensor:
-    """Re <x, y>, summed in double precision."""
-    return torch.sum(x.real.double() * y.real.double() + x.imag.double() * y.imag.double()).float()
-
-
 def _limited(rho: Tensor, largest: Tensor) -> Tensor:
     return rho * (largest / rho.detach().abs().clamp_min(_TINY)).clamp_max(1)
 
@@ -469,13 +479,3 @@ def _smooth_phase(rho: Tensor) -> Tensor:
         parts = functional.avg_pool2d(padded, size, stride=1)
     smooth = torch.view_as_complex(parts.reshape(2, *rho.shape).movedim(0, -1).contiguous())
     return torch.where(smooth == 0, torch.ones_like(smooth), torch.sgn(smooth))
-
-
-@torch.no_grad()
-def _largest(scan: Measured, steps: int = 12) -> Tensor:
-    """The largest eigenvalue of AᴴA by the power method, a little above."""
-    x = scan.back_projection
-    for _ in range(steps):
-        x = x / torch.linalg.vector_norm(x)
-        x = scan.normal(x)
-    return 1.05 * torch.linalg.vector_norm(x)

@@ -26,7 +26,7 @@ from invlearn.physics.mri.fingerprint import FingerprintOperator
 from invlearn.physics.mri.fingerprint.anatomy import random_coils, receive_phase
 from invlearn.physics.mri.fingerprint.simulate import simulate_scan
 from invlearn.unrolled.fingerprinting import estimated_coil_maps, subspace_problem
-from invlearn.unrolled.pgdnet import Measured, PGDNet
+from invlearn.unrolled.pgdnet import Measured, PGDNet, Start
 from invlearn.unrolled.pgdnet_subjects import Anatomy
 
 Progress = Callable[[int, int], None]
@@ -112,7 +112,7 @@ def write_pool(
     folder
         Where to write; some megabytes a scan and a group.
     network
-        Its sequence and basis are used, and nothing else.
+        Its sequence, basis and decoder are used, and its number of first steps; not the CNN.
     anatomy
         Who is scanned, see `pgdnet_subjects`.
     scans, groups
@@ -143,6 +143,7 @@ def write_pool(
         "seed": seed,
         "variety": json.loads(json.dumps(asdict(variety))),
         "basis": network.digest(),
+        "start": network.start,
     }
     known = folder / _ABOUT
     if known.exists() and json.loads(known.read_text(encoding="utf-8")) != about:
@@ -157,9 +158,13 @@ def write_pool(
         source = _Group(network, variety, split, np.random.default_rng([seed, 0, group]))
         if not (kernels := folder / f"group_{group:03}.npz").exists():
             _save(kernels, source.kernels())
+        with np.load(kernels) as archive:
+            kernel = torch.from_numpy(archive["kernel"])
         for i in numbers:
             if not _file(folder, i).exists():
-                _save(_file(folder, i), source.scan(anatomy, np.random.default_rng([seed, 1, i])))
+                scan = source.scan(anatomy, np.random.default_rng([seed, 1, i]))
+                item = {name: torch.from_numpy(value) for name, value in scan.items()} | {"kernel": kernel}
+                _save(_file(folder, i), scan | _starts(network, item))
             progress(sum(1 for _ in folder.glob("scan_*.npz")), scans)
     return Pool(folder)
 
@@ -229,6 +234,18 @@ class _Group:
         return kept if truth.b1 is None else {**kept, "b1": truth.b1.astype(np.float32)}
 
 
+def _starts(network: PGDNet, item: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """What the network begins with, for all samples or for each part."""
+    batch = {name: value[None] for name, value in item.items()}
+    parts = len(item["energy"])
+    found = [network.first(measured(batch, part if parts > 1 else None)) for part in range(parts)]
+    return {
+        "start_images": torch.stack([start.images for start in found]).numpy(),
+        "start_noise": np.array([start.noise for start in found]),
+        "start_scale": np.array([float(start.scale) for start in found]),
+    }
+
+
 def _file(folder: Path, number: int) -> Path:
     return folder / f"scan_{number:05}.npz"
 
@@ -280,7 +297,7 @@ class Pool(Dataset[dict[str, Tensor]]):
         return _turned(found, int(torch.randint(8, ()))) if self.turned else found
 
 
-_NUMBERS = ("energy", "samples")
+_NUMBERS = ("energy", "samples", "start_noise", "start_scale")
 
 
 def _turned(item: dict[str, Tensor], which: int) -> dict[str, Tensor]:
@@ -311,4 +328,16 @@ def measured(batch: dict[str, Tensor], part: int | None = None) -> Measured:
         float(chosen("energy")),
         int(chosen("samples")),
         batch["b1"][0] if "b1" in batch else None,
+        _start(batch, part),
     )
+
+
+def _start(batch: dict[str, Tensor], part: int | None) -> Start | None:
+    """The one that was kept for these samples."""
+    if "start_images" not in batch:
+        return None
+    if part is None and batch["energy"].shape[-1] > 1:
+        return None
+    at = part or 0
+    scale = batch["start_scale"][0, at].to(torch.float32)
+    return Start(batch["start_images"][0, at], float(batch["start_noise"][0, at]), scale)

@@ -34,6 +34,9 @@ class MapLoss:
     ----------
     t1, t2, pd, images
         Weights.
+    robust
+        e: errors of log T1 and log T2 count as e ln(1 + error/e), so that voxels and scans about which little
+        can be known do not outweigh the others; None for the errors themselves.
     detach
         Whether an iterate is a constant to those after it; see `PGDNet.forward`.
     """
@@ -42,12 +45,17 @@ class MapLoss:
     t2: float = 1.0
     pd: float = 0.5
     images: float = 0.2
+    robust: float | None = None
     detach: bool = True
 
     def __post_init__(self) -> None:
         for name in ("t1", "t2", "pd", "images"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"MapLoss: {name} is a weight, at least 0, got {getattr(self, name)}")
+        if self.robust is not None and not self.robust > 0:
+            raise ValueError(
+                f"MapLoss: robust is a positive error of a logarithm, or None, got {self.robust}"
+            )
 
     def __call__(self, network: PGDNet, batch: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """Of a batch of one scan of a `Pool`."""
@@ -62,11 +70,17 @@ class MapLoss:
 
     def _of(self, found: Estimate, truth: _Truth) -> dict[str, Tensor]:
         weight = truth.weight / truth.weight.sum()
-        t1, t2 = ((error * weight).sum() for error in _soft(found.point, truth.point))
+        gaps = _soft(found.point, truth.point)
+        t1, t2 = ((error * weight).sum() for error in gaps)
+        if self.robust is None:
+            first = self.t1 * t1 + self.t2 * t2
+        else:
+            bent = self.robust * torch.log1p(gaps / self.robust)
+            first = self.t1 * (bent[0] * weight).sum() + self.t2 * (bent[1] * weight).sum()
         pd = (found.density - truth.density).abs().mean() / truth.scale
         gap = (found.images - truth.images).abs().square().sum(0)
         images = (gap / truth.size**2 + 1e-12).sqrt().mean()
-        loss = self.t1 * t1 + self.t2 * t2 + self.pd * pd + self.images * images
+        loss = first + self.pd * pd + self.images * images
         return {"loss": loss, "t1": t1, "t2": t2, "pd": pd, "images": images}
 
 
@@ -164,7 +178,7 @@ def new_pgdnet(
     decoder
         As for `PGDNet`, to be fitted here; by default for all of `B1`.
     options
-        As for `PGDNet`: iterations, start, width, levels, preconditioned.
+        As for `PGDNet`: iterations, start, steps, trust, width, levels.
 
     Returns
     -------

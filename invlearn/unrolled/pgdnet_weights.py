@@ -53,9 +53,10 @@ def _built(made: Mapping[str, Any], state: Mapping[str, Any]) -> PGDNet:
         _decoder(made["decoder"], sequence, basis, phase),
         iterations=made["iterations"],
         start=made["start"],
+        steps=made["steps"],
+        trust=made["trust"],
         width=made["width"],
         levels=made["levels"],
-        preconditioned=made["preconditioned"],
     )
 
 
