@@ -4,13 +4,12 @@
 (once: ``--pool`` keeps them), draws cubes of them, and writes ``OUT/waveunet.safetensors`` with a model card
 that says what the network does on stacks of other seeds. ``--resume`` goes on after an interruption.
 
-What ships was made by::
-
-    train_waveunet.py OUT --stacks 320 --steps 6000 --epochs 12
+Half of the stacks are those of `simulate`, a quarter of these magnified; the other half are those of
+`simulate_widely`. What ships was made by the command in its card, ``waveunet_v3.json``.
 
 The networks of the comparison with a plain U-Net::
 
-    train_waveunet.py OUT --width 4 --steps 1200 --epochs 4 --pair WaveSNet_V3|UNet_V1 --seed 0|1|2
+    train_waveunet.py OUT --plain --width 4 --steps 1200 --epochs 4 --pair WaveSNet_V3|UNet_V1 --seed 0|1|2
 """
 
 from __future__ import annotations
@@ -30,18 +29,30 @@ from torch.utils.data import Subset
 from invlearn.neuro.learning import Cubes, Example, Fixed, Variation, train_waveunet
 from invlearn.neuro.losses import Objective
 from invlearn.neuro.normalise import estimate
-from invlearn.neuro.synthesis import simulate
+from invlearn.neuro.synthesis import simulate, simulate_widely
 from invlearn.neuro.waveunet import WaveUNet3D
 from invlearn.training import Settings, load_into, save_network
 
 Shape = tuple[int, int, int]
 TRAINING, VALIDATION = 1_000_000, 2_000_000  # where the seeds of the stacks begin
 MAGNIFICATION = (1.3, 2.2)  # thick neurites, noise finer than the optics
+SERIES = 10_000_000  # further than any seed that is used
 LEVELS = ("low", "medium", "high")
+WIDE = "wide"  # stacks of `simulate_widely`
+
+
+def widely_simulated(seed: int, shape: Shape) -> Example:
+    """A stack of `simulate_widely`, normalised, and its truth; of another seed if it holds nothing at all."""
+    stack, mask = simulate_widely(shape, seed=seed)
+    if np.ptp(stack) == 0:
+        return widely_simulated(seed + SERIES, shape)
+    return Example(estimate(stack)(stack).astype(np.float16), mask)
 
 
 def simulated(seed: int, shape: Shape, noise: str | None, magnified: bool = False) -> Example:
     """A stack of a seed, normalised, and its truth; every fourth one magnified, if asked for."""
+    if noise == WIDE:
+        return widely_simulated(seed, shape)
     if not magnified or seed % 4:
         sample = simulate(shape, seed=seed, noise=noise)
         return Example(estimate(sample.stack)(sample.stack).astype(np.float16), sample.mask)
@@ -57,22 +68,24 @@ def simulated(seed: int, shape: Shape, noise: str | None, magnified: bool = Fals
 class Pool(Sequence[Example]):
     """Simulated stacks, kept in a folder when one is given: the same seed is the same stack.
 
-    Stacks to learn from have all kinds of noise and scale; those to judge by have the noise of `levels`.
+    Each has the noise of `levels`, of all kinds and scales for None; "wide" are those of `simulate_widely`.
     """
 
     def __init__(
-        self, seeds: Sequence[int], shape: Shape, folder: Path | None, levels: Sequence[str] | None = None
+        self, seeds: Sequence[int], shape: Shape, folder: Path | None, levels: Sequence[str | None]
     ) -> None:
         size = "x".join(map(str, shape))
-        self.files = [None if folder is None else folder / f"{seed}_{size}" for seed in seeds]
+        self.files = [
+            None if folder is None else folder / f"{seed}_{size}_{level}"
+            for seed, level in zip(seeds, levels, strict=True)
+        ]
         self.kept: list[Example] = []
-        for k, (seed, file) in enumerate(zip(seeds, self.files, strict=True)):
-            level = None if levels is None else levels[k]
+        for seed, file, level in zip(seeds, self.files, levels, strict=True):
             if file is None:
-                self.kept.append(simulated(seed, shape, level, levels is None))
+                self.kept.append(simulated(seed, shape, level, level is None))
             elif not Path(f"{file}_mask.npy").exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                example = simulated(seed, shape, level, levels is None)
+                example = simulated(seed, shape, level, level is None)
                 np.save(f"{file}_image.npy", example.image)
                 np.save(f"{file}_mask.npy", example.mask)
 
@@ -111,6 +124,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("out", type=Path, help="folder for weights, card and checkpoints")
     parser.add_argument("--pool", type=Path, help="folder that keeps the simulated stacks")
     parser.add_argument("--stacks", type=int, default=200, help="to learn from")
+    parser.add_argument("--plain", action="store_true", help="no stacks of simulate_widely")
     parser.add_argument("--shape", type=int, nargs=3, default=(48, 160, 160), help="of a stack")
     parser.add_argument("--pair", default="WaveSNet_V3")
     parser.add_argument("--width", type=int, default=8)
@@ -127,8 +141,9 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(given)
     shape, cube = tuple(options.shape), tuple(options.cube)
-    pool = Pool(range(TRAINING, TRAINING + options.stacks), shape, options.pool)
-    names = list(LEVELS) * max(1, min(4, options.stacks // 3))
+    kinds = [None if options.plain or k % 8 < 4 else WIDE for k in range(options.stacks)]
+    pool = Pool(range(TRAINING, TRAINING + options.stacks), shape, options.pool, kinds)
+    names = [*LEVELS, *(() if options.plain else [WIDE])] * max(1, min(4, options.stacks // 3))
     held_back = Pool(range(VALIDATION, VALIDATION + len(names)), shape, options.pool, names)
     cubes = Cubes(pool, cube)
     count = min(len(cubes), math.ceil(options.steps * options.batch / options.epochs))
@@ -163,7 +178,12 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     last = result.history[result.best_epoch - 1]
     card = {
         "task": "neurons in fluorescence microscopy stacks: probability of a voxel to belong to one",
-        "data": {"simulated_stacks": options.stacks, "shape": list(shape), "seeds_from": TRAINING},
+        "data": {
+            "simulated_stacks": options.stacks,
+            "wide": kinds.count(WIDE),
+            "shape": list(shape),
+            "seeds_from": TRAINING,
+        },
         "limits": "has seen simulated light microscopy alone: bright neurons on a dark background",
         "training": {
             "before": before,

@@ -47,6 +47,8 @@ def held_back(asked: int | None, count: int) -> int:
 @click.option("--width", type=click.IntRange(min=1), default=8, show_default=True, help="Channels.")
 @click.option("--wavelet", default="haar", show_default=True)
 @click.option("--voxel-size", type=float, nargs=3, metavar="Z Y X", help="In µm; default what the files say.")
+@click.option("--channel", type=click.IntRange(min=0), metavar="N", help="Of several, counted from 0.")
+@click.option("--time", type=click.IntRange(min=0), metavar="N", help="Time point of several, from 0.")
 @click.option("--cube", type=Sizes(), default="32 64 64", show_default=True, metavar="D H W")
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Cubes a step.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Default 30.")
@@ -97,7 +99,9 @@ def train(settings: Settings, pairs: Path, output: Path, **options: Any) -> None
             if path is not None:
                 run.add_input(path)
         with settings.progress("reading"), run.timed("reading"):
-            collection = Collection(found, prepared, options["voxel_size"])
+            collection = Collection(
+                found, prepared, options["voxel_size"], channel=options["channel"], time=options["time"]
+            )
         for note in collection.notes:
             settings.note(note)
         with settings.progress("training"), run.timed("training"):

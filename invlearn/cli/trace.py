@@ -59,7 +59,7 @@ def command(
     from invlearn import io
     from invlearn.io.stacks import open_stack
     from invlearn.io.swc import write_swc
-    from invlearn.neuro.trace import trace
+    from invlearn.neuro.tracing import trace
 
     run = settings.new_run()
     with io.output_file(output, run, overwrite=settings.overwrite) as work, settings.progress("tracing"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.lib.format import open_memmap
 
 from invlearn.io.stacks import READERS, Stack, open_stack
 from invlearn.io.swc import Tree, read_swc
+from invlearn.io.tables import read_table
 from invlearn.io.voxels import VoxelSize
 from invlearn.neuro.learning import Example
 from invlearn.neuro.normalise import estimate
@@ -96,23 +96,14 @@ def _in_folder(folder: Path) -> list[Pair]:
 
 
 def _in_table(path: Path) -> list[Pair]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file ({error}); give a folder, or a table of files") from error
     found = []
-    for number, row in enumerate(rows, start=2):
-        files = {name: path.parent / row[name] for name in ("stack", "mask", "swc") if row.get(name)}
-        if "stack" not in files or len(files) < 2:
+    for row in read_table(path).rows:
+        stack, mask, swc = (row.file(column) for column in ("stack", "mask", "swc"))
+        if stack is None or (mask is None and swc is None):
             raise ValueError(
-                f"{path}, line {number}: there is no stack, or neither mask nor swc; the header is "
-                "stack,mask,swc"
+                f"{row.where}: there is no stack, or neither mask nor swc; the header is stack,mask,swc"
             )
-        for file in files.values():
-            if not file.exists():
-                raise FileNotFoundError(f"{path}, line {number}: {file} does not exist")
-        found.append(Pair(files["stack"], files.get("mask"), files.get("swc")))
+        found.append(Pair(stack, mask, swc))
     return found
 
 
@@ -127,6 +118,8 @@ class Collection(Sequence[Example]):
         For the prepared stacks, which are mapped into memory and not held there.
     voxel_size
         (dz, dy, dx) in µm of all stacks; None takes what each of them says.
+    channel, time
+        Of all stacks that have several, counted from 0; masks have one.
 
     Attributes
     ----------
@@ -144,10 +137,14 @@ class Collection(Sequence[Example]):
         pairs: Sequence[Pair],
         folder: str | os.PathLike[str],
         voxel_size: VoxelSize | None = None,
+        *,
+        channel: int | None = None,
+        time: int | None = None,
     ) -> None:
         self.pairs, self.folder, self.notes = list(pairs), Path(folder), list[str]()
         for number, pair in enumerate(self.pairs):
-            self._prepare(number, pair, open_stack(pair.stack, voxel_size=voxel_size))
+            stack = open_stack(pair.stack, channel=channel, time=time, voxel_size=voxel_size)
+            self._prepare(number, pair, stack)
 
     def __len__(self) -> int:
         return len(self.pairs)

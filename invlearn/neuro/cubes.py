@@ -25,7 +25,7 @@ Slices = tuple[slice, slice, slice]
 
 MARGIN = 8  # voxels at the inner faces of a cube that are not used
 TAPER = 16  # voxels over which neighbours fade into one another
-VOXELS = 3 << 20  # of a cube: about 0.8 GB in the network
+VOXELS = 7 << 20  # of a cube: about 0.7 GB in the network
 _STANDS_OUT = 5.0  # standard deviations of the smoothed noise: what 10^6 voxels of noise reach once
 
 

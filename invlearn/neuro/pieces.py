@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -72,8 +73,9 @@ class Pieces:
         path = self.path(number)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with scratch.open("wb") as stream:
-                np.save(stream, steps)
+            content = io.BytesIO()
+            np.save(content, steps)  # into a file, it would not say that the disk is full
+            scratch.write_bytes(content.getbuffer())
             os.replace(scratch, path)
         except BaseException:
             scratch.unlink(missing_ok=True)

@@ -278,7 +278,7 @@ class _Results:
     def traced(self, threshold: float) -> Tree:
         """The tracing of the probability, which is read box by box."""
         from invlearn.io.swc import write_swc
-        from invlearn.neuro.trace import trace
+        from invlearn.neuro.tracing import trace
 
         tree = trace(self.blend, self.voxel_size, threshold=threshold)
         if self.output is not None:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from invlearn.neuro import slabs
 from invlearn.training.precision import steady
 from invlearn.training.weights import load_network
 from invlearn.wavelets.unet import EncoderDecoder
@@ -27,31 +28,34 @@ MULTIPLE = 16  # four ways down: the network commutes with shifts by so many vox
 REACH = 112  # voxels: nothing further away along an axis changes an output (haar and pooling; see the tests)
 SHIPPED = Path(__file__).parent / "weights" / "waveunet_v3.safetensors"
 
-_SLAB = 32  # slices that a level is computed at a time in prediction
-
 
 class _Steady(nn.Sequential):
-    """Layers that stay in full precision on grids of a few voxels, or are computed in slabs."""
+    """Layers that stay in full precision on grids of a few voxels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return steady(super().forward, x)
 
-    def in_slabs(self, *parts: Tensor) -> Tensor:
-        """The same of parts that are joined along the channels, a slab of slices at a time."""
-        depth, halo = parts[0].shape[2], sum(isinstance(layer, nn.Conv3d) for layer in self)
-        out: Tensor | None = None
-        for z in range(0, depth, _SLAB):
-            low, high = max(0, z - halo), min(depth, z + _SLAB + halo)
-            slab = torch.cat([part[:, :, low:high] for part in parts], 1)
-            found = self(slab.contiguous(memory_format=torch.channels_last_3d))
-            if out is None:
-                size = (*found.shape[:2], depth, *found.shape[3:])
-                out = torch.empty(
-                    size, dtype=found.dtype, device=found.device, memory_format=torch.channels_last_3d
-                )
-            out[:, :, z : z + _SLAB] = found[:, :, z - low : z - low + _SLAB]
-        assert out is not None
-        return out
+
+class _Convolution(nn.Conv3d):
+    """For prediction: oneDNN's convolution whatever the size.
+
+    With one thread, torch takes another one for few or thin slices, ten times slower, which holds every
+    voxel's neighbourhood in memory.
+    """
+
+    @classmethod
+    def like(cls, layer: nn.Conv3d) -> _Convolution:
+        """The same layer."""
+        made = cls(layer.in_channels, layer.out_channels, 3, padding=1, bias=layer.bias is not None)
+        made.load_state_dict(layer.state_dict())
+        return made.to(layer.weight).eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        swift = x.device.type == "cpu" and x.dtype == torch.float32 == self.weight.dtype
+        if not swift or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+            return super().forward(x)
+        one = [1, 1, 1]
+        return torch.ops.aten.mkldnn_convolution(x, self.weight, self.bias, one, one, one, 1)
 
 
 class WaveUNet3D(EncoderDecoder):
@@ -93,13 +97,6 @@ class WaveUNet3D(EncoderDecoder):
             "classes": classes,
         }
 
-    def joined(self, convolve: nn.Module, x: Tensor, skip: Tensor | None) -> Tensor:
-        """As `EncoderDecoder.joined`; in prediction a slab at a time, so that large cubes fit in memory."""
-        if self.training or torch.is_grad_enabled():
-            return super().joined(convolve, x, skip)
-        assert isinstance(convolve, _Steady)
-        return convolve.in_slabs(*(x,) if skip is None else (x, skip))
-
     def to_dict(self) -> dict[str, Any]:
         """What makes the same network again, as its model card keeps it."""
         return dict(self.architecture)
@@ -116,23 +113,20 @@ class WaveUNet3D(EncoderDecoder):
                 convolution, norm = block[k], block[k + 1]
                 assert isinstance(convolution, nn.Conv3d)
                 assert isinstance(norm, nn.BatchNorm3d)
-                block[k] = fuse_conv_bn_eval(convolution, norm)
+                block[k] = _Convolution.like(fuse_conv_bn_eval(convolution, norm))
                 block[k + 1] = nn.Identity()
                 block[k + 2] = nn.ReLU(inplace=True)
         return made
 
     def probability(self, x: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D H W"]:
-        """Probability of the last class, float32.
+        """Probability of the last class, float32, in little memory: for a network in evaluation mode.
 
         Parameters
         ----------
         x
             Normalised intensities (see `invlearn.neuro.normalise`).
         """
-        logits = self(x.unsqueeze(1).contiguous(memory_format=torch.channels_last_3d)).float()
-        if logits.shape[1] == 2:
-            return torch.sigmoid(logits[:, 1] - logits[:, 0])
-        return logits.softmax(1)[:, -1]
+        return slabs.probability(self, x)
 
 
 def load_waveunet(path: str | os.PathLike[str] | None = None) -> WaveUNet3D:

@@ -259,12 +259,8 @@ class EncoderDecoder(nn.Module):
             memory, skip, size = kept.pop()
             x = up(x, memory, size)
             del memory
-            x = self.joined(convolve, x, skip)
+            x = convolve(x if skip is None else torch.cat([x, skip], dim=1))
         return self.head(x)
-
-    def joined(self, convolve: nn.Module, x: Tensor, skip: Tensor | None) -> Tensor:
-        """The convolutions of a decoder level, of the deep path and what the encoder saw there."""
-        return convolve(x if skip is None else torch.cat([x, skip], dim=1))
 
 
 def _pair(pair: str | Pair) -> Pair:

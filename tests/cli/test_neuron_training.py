@@ -105,6 +105,8 @@ def test_bad_input_is_refused(stacks: Path, tmp_path: Path) -> None:
         ((stacks, "--learning-rate", -1), "learning_rate"),
         ((stacks, "--voxel-size", 0, 1, 1), "positive"),
         ((stacks, "--pair", "Unet"), "Unet"),
+        ((stacks, "--channel", 1), "has the channels 0 … 0, and no 1"),
+        ((stacks, "--time", 2), "has the time points 0 … 0, and no 2"),
     ):
         result = call("neuron", "train", *arguments, "-o", tmp_path / "o", "--quiet")
         assert result.exit_code == 2, (arguments, result.output)

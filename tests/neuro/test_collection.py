@@ -138,3 +138,23 @@ def test_collections_that_cannot_be_are_refused(tmp_path: Path) -> None:
     table.write_bytes(b"\xff\xfe\x00stack")
     with pytest.raises(ValueError, match="no CSV file"):
         find_pairs(table)
+
+
+def test_a_channel_and_a_time_are_picked_of_every_stack(tmp_path: Path) -> None:
+    import tifffile
+
+    mask = swc_to_mask(tree(), SHAPE, VOXEL)
+    bright = np.stack([image(mask, k) for k in range(6)]).reshape(3, 2, *SHAPE)  # T, C, Z, Y, X
+    metadata = {"axes": "TZCYX", "spacing": VOXEL[0], "unit": "um"}
+    resolution = (1 / VOXEL[2], 1 / VOXEL[1])
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, bright.swapaxes(1, 2), imagej=True, resolution=resolution, metadata=metadata)
+    write_swc(tmp_path / "a.swc", tree())
+    pairs = find_pairs(tmp_path)
+    with pytest.raises(ValueError, match="holds 2 channels; pick one"):
+        Collection(pairs, tmp_path)
+    for channel, time in ((0, 2), (1, 0)):
+        found = Collection(pairs, tmp_path, channel=channel, time=time)
+        x = bright[time, channel]
+        assert np.abs(found[0].image - estimate(x)(x)).max() < 2e-3
+        assert np.array_equal(found[0].mask, mask)

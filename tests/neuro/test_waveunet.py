@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from invlearn.neuro import waveunet
 from invlearn.neuro.waveunet import MULTIPLE, REACH, WaveUNet3D, load_waveunet
 from invlearn.training import save_network, write_weights
 
@@ -82,13 +81,32 @@ def test_folding_the_normalisation_changes_nothing(pair: str) -> None:
     assert any(isinstance(m, nn.BatchNorm3d) for m in made.modules())
 
 
-@pytest.mark.parametrize("pair", ["WaveSNet_V3", "SegNet"])
-def test_slabs_change_nothing(pair: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, x = trained(pair, width=2), torch.randn(1, 1, 48, 16, 16)
-    monkeypatch.setattr(waveunet, "_SLAB", 5)
+def test_on_one_thread_folded_networks_do_not_take_the_slow_convolution() -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made, x = trained(width=2), torch.randn(1, 1, 16, 16, 16)
+        swift = {}
+        for name, network in (("folded", made.folded()), ("plain", made)):
+            with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
+                found = network(x)
+            swift[name] = sum(event.name == "aten::mkldnn_convolution" for event in seen.events())
+            assert torch.allclose(found, made(x), atol=2e-5)
+    finally:
+        torch.set_num_threads(threads)
+    layers = sum(isinstance(m, nn.BatchNorm3d) for m in made.modules())
+    assert swift["folded"] >= layers > swift["plain"]
+
+
+def test_folded_networks_compute_in_other_precisions_too() -> None:
+    made, x = trained(width=2), torch.randn(1, 1, 32, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert made.folded()(x).dtype == torch.bfloat16
+    double = made.double()
     with torch.no_grad():
-        slabs = made(x)
-    assert torch.allclose(slabs, made(x).detach(), atol=1e-5)  # with gradients it goes through as a whole
+        assert torch.allclose(double.folded()(x.double()), double(x.double()), atol=1e-10)
 
 
 def test_probability_is_the_softmax_of_the_last_class() -> None:

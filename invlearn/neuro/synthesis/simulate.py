@@ -17,7 +17,26 @@ from invlearn.neuro.synthesis.microscope import Clutter, Detector, Labelling, Mi
 NOISE = {"low": 0.15, "medium": 0.5, "high": 0.85}
 _FLATTEST = 4.0  # slices are at most so many pixels apart
 _MOSTLY = 0.5  # of its nodes lie in the stack
-_KINDS = {"neuron": 0.3, "dendrites": 0.2, "projection": 0.25, "axon": 0.1, "branch": 0.15}
+KINDS = {"neuron": 0.3, "dendrites": 0.2, "projection": 0.25, "axon": 0.1, "branch": 0.15}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """How large the parts of random neurons are, in pixels.
+
+    Attributes
+    ----------
+    calibre
+        Radius of the tips, from and to.
+    soma
+        Radius of somas, from and to.
+    thickest
+        Radius that no branch exceeds.
+    """
+
+    calibre: tuple[float, float] = (0.55, 1.8)
+    soma: tuple[float, float] = (3.5, 14.0)
+    thickest: float = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +83,15 @@ class Sample:
         }
 
 
-def _between(rng: Generator, low: float, high: float) -> float:
+def between(rng: Generator, low: float, high: float) -> float:
     """Log-uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def draw_voxel_size(rng: Generator) -> tuple[float, float, float]:
-    """(z, y, x), µm: slices as far apart as pixels, or up to four times as far."""
-    pixel = _between(rng, 0.15, 0.6)
-    slices = 1.0 if rng.random() < 0.4 else rng.uniform(1.0, _FLATTEST)
+def draw_voxel_size(rng: Generator, flattest: float = _FLATTEST) -> tuple[float, float, float]:
+    """(z, y, x), µm: slices as far apart as pixels, or up to `flattest` times as far."""
+    pixel = between(rng, 0.15, 0.6)
+    slices = 1.0 if rng.random() < 0.4 else rng.uniform(1.0, flattest)
     return float(pixel * slices), pixel, pixel
 
 
@@ -87,14 +106,14 @@ def draw_microscope(noise: float, voxel_size: tuple[float, float, float], rng: G
     often = rng.random() < 0.25 + 0.6 * noise
     labelling = Labelling(
         texture=rng.uniform(0.1, 0.3) + 0.35 * noise,
-        reach=pixel * _between(rng, 4.0, 20.0),
+        reach=pixel * between(rng, 4.0, 20.0),
         dim=float(np.clip(1 - noise * rng.uniform(0.5, 1.0), 0.25, 1)),
         gaps=float(often * noise * rng.uniform(0.01, 0.05) / pixel),
         gap_length=pixel * rng.uniform(2.0, 6.0),
         gap_left=rng.uniform(0.0, 0.25),
         beads=float((rng.random() < 0.35) * rng.uniform(0.3, 0.9)),
     )
-    background = float(_between(rng, 0.3, 1.6) * (0.02 + 0.55 * noise**1.5))
+    background = float(between(rng, 0.3, 1.6) * (0.02 + 0.55 * noise**1.5))
     clutter = Clutter(
         background=background,
         unevenness=rng.uniform(0.1, 0.9),
@@ -104,14 +123,14 @@ def draw_microscope(noise: float, voxel_size: tuple[float, float, float], rng: G
         neighbours=float(rng.uniform(0.1, 0.2) + 0.2 * noise * rng.random()),
         halo=float((rng.random() < 0.5) * rng.uniform(0.0, 0.3)),
     )
-    photons = float(300 * (4 / 300) ** noise * _between(rng, 0.6, 1.6))
+    photons = float(300 * (4 / 300) ** noise * between(rng, 0.6, 1.6))
     blurred = rng.uniform(0.4, 0.8) if rng.random() < 0.3 else 0.0
     spread = np.sqrt(background / photons) / (1 + 3 * blurred)
     detector = Detector(
         photons=photons,
         read_noise=float(rng.uniform(0, 0.3) * np.sqrt(photons)),
         smoothing=float(blurred),
-        white=float(background + _between(rng, 1.0, 4.5)),
+        white=float(background + between(rng, 1.0, 4.5)),
         black=float(rng.uniform(-0.3, 0.9) * background) if rng.random() < 0.5 else 0.0,
         floor=float(background + rng.uniform(0.1, 0.3) + spread) if rng.random() < 0.22 else 0.0,
         bits=int(rng.choice([8, 8, 8, 16])),
@@ -127,27 +146,37 @@ def draw_microscope(noise: float, voxel_size: tuple[float, float, float], rng: G
     )
 
 
-def _scene(shape: tuple[int, int, int], voxel_size: np.ndarray, neurons: int | None, rng: Generator) -> Tree:
+def draw_scene(
+    shape: tuple[int, int, int],
+    voxel_size: np.ndarray,
+    neurons: int | None,
+    rng: Generator,
+    forms: Forms | None = None,
+) -> Tree:
     """Some neurons, one to three if it is not said, in a box about as large as the stack."""
+    forms = forms or Forms()
     pixel = voxel_size.min()
     box = np.array(shape) * voxel_size
     trees = []
     drawn = int(rng.choice([1, 1, 1, 1, 2, 3]))
     for _ in range(drawn if neurons is None else neurons):
-        kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
-        calibre = pixel * _between(rng, 0.55, 1.8) * (2.0 if kind == "branch" and rng.random() < 0.5 else 1.0)
-        soma = None if rng.random() < 0.2 else float(max(pixel * _between(rng, 3.5, 14.0), 2.5 * calibre))
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        calibre = (
+            pixel * between(rng, *forms.calibre) * (2.0 if kind == "branch" and rng.random() < 0.5 else 1.0)
+        )
+        soma = None if rng.random() < 0.2 else float(max(pixel * between(rng, *forms.soma), 2.5 * calibre))
         share = rng.uniform(0.6, 1.0, size=3) if rng.random() < 0.6 else rng.uniform(0.9, 1.3, size=3)
         extent = box * share
         tree = grow(
             kind, extent=tuple(extent), calibre=float(calibre), soma=soma, step=float(pixel), generator=rng
         )
         shift = (box - extent) * rng.uniform(0, 1, size=3)
-        radius = np.where(tree.kind == SOMA, tree.radius, np.clip(tree.radius, 0.5 * pixel, 6 * pixel))
+        branches = np.clip(tree.radius, 0.5 * pixel, forms.thickest * pixel)
+        radius = np.where(tree.kind == SOMA, tree.radius, branches)
         trees.append(replace(tree, xyz=tree.xyz + shift[::-1], radius=radius))
     found = joined(trees)
     inside = ((found.xyz >= 0) & (found.xyz < box[::-1])).all(axis=1).mean()
-    return found if inside > _MOSTLY else _scene(shape, voxel_size, neurons, rng)
+    return found if inside > _MOSTLY else draw_scene(shape, voxel_size, neurons, rng, forms)
 
 
 def _fitted(
@@ -246,7 +275,7 @@ def simulate(
     spacing = None if voxel_size is None else checked_voxel_size(voxel_size)
     if tree is None:
         spacing = np.array(draw_voxel_size(rng)) if spacing is None else spacing
-        tree = _scene(size, spacing, neurons, rng)
+        tree = draw_scene(size, spacing, neurons, rng)
     else:
         tree, spacing = _fitted(tree, size, spacing)
     dz, dy, dx = map(float, spacing)
@@ -255,23 +284,25 @@ def simulate(
     drawn = resampled(tree, pixel)
     if rng.random() < 0.2:
         drawn = with_spines(drawn, rng.uniform(0.05, 0.25) / pixel, pixel * rng.uniform(1.0, 2.0), rng)
-    stack, mask = render(drawn, size, scope, rng, neighbours=_neighbours(size, spacing, level, rng))
+    stack, mask = render(
+        drawn, size, scope, rng, neighbours=draw_neighbours(size, spacing, 0.4 + 2.5 * level, rng)
+    )
     kept = clipped(drawn.take(np.flatnonzero(drawn.kind != SPINE)), size, spacing)
     return Sample(stack, mask, kept, (dz, dy, dx), seed, level, scope)
 
 
-def _neighbours(
-    shape: tuple[int, int, int], voxel_size: np.ndarray, noise: float, rng: Generator
+def draw_neighbours(
+    shape: tuple[int, int, int], voxel_size: np.ndarray, mean: float, rng: Generator
 ) -> Tree | None:
-    """Fibres of other cells that pass through."""
-    count = int(rng.poisson(0.4 + 2.5 * noise))
+    """Fibres of other cells that pass through, so many on average."""
+    count = int(rng.poisson(mean))
     pixel = float(voxel_size.min())
     extent = tuple(np.array(shape) * voxel_size)
     fibres = [
         grow(
             str(rng.choice(["axon", "branch"])),
             extent=extent,
-            calibre=pixel * _between(rng, 0.5, 1.5),
+            calibre=pixel * between(rng, 0.5, 1.5),
             soma=None,
             step=pixel,
             generator=rng,
