@@ -259,7 +259,7 @@ def test_pgdnet_as_a_method(scan: Scan, network: PGDNet, tmp_path: Path) -> None
     assert pd < 0.05
     assert found.settings == {
         "method": "pgdnet",
-        "iterations": 5,
+        "iterations": 3,
         "rank": 7,
         "weights": "given",
         "coil_maps": "estimated",
