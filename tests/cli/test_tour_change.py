@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from invlearn.cli import main, tour, tour_change
 from invlearn.cli.options import Settings
-from invlearn.cli.tour_change import SIDE, VISITS, boxed, brain, drawn, later, scanned, ventricles
+from invlearn.cli.tour_change import SIDE, VISITS, boxed, brain, change, drawn, moved, scanned, ventricles
 from invlearn.cli.tour_fingerprinting import mixture
 
 QUIET = Settings("invlearn tour", seed=0, device="cpu", overwrite=False, quiet=True)
@@ -52,7 +52,8 @@ def test_the_growth_that_was_put_in_is_found(folder: Path) -> None:
 
 def test_the_command_shown_is_true(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    line = "invlearn register visit_1/T1map.nii.gz visit_2/T1map.nii.gz -o change_again --affine rigid"
+    line = "invlearn register visit_1/T1map.nii.gz visit_2/T1map.nii.gz -o change_again"
+    line += " --affine rigid --similarity mse"
     assert line in (folder / "report.html").read_text()
     result = CliRunner().invoke(main, shlex.split(line)[1:])
     assert result.exit_code == 0, result.output
@@ -75,7 +76,7 @@ def test_a_slice_is_scanned_and_found() -> None:
 
 def test_the_later_brain_has_larger_ventricles_and_as_much_of_the_rest() -> None:
     fractions, affine = drawn()
-    then = later(fractions, affine)
+    then = moved(fractions, affine, change(fractions, affine))
     assert ventricles(then).sum() > 1.15 * ventricles(fractions).sum()
     assert then[1].sum() < fractions[1].sum()
     assert then.sum() == pytest.approx(fractions.sum(), rel=0.02)
