@@ -82,7 +82,7 @@ def ventricles(fractions: np.ndarray) -> np.ndarray:
 
 
 def change(fractions: np.ndarray, affine: np.ndarray) -> Transform:
-    """From points at the second visit to the first: ventricles pushed outwards, the head lying differently."""
+    """From points at the second visit to the first: ventricles pushed outwards, the head turned."""
     from invlearn.io.itk import points_of
 
     x = points_of(affine, fractions.shape[1:])
