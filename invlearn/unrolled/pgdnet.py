@@ -48,6 +48,7 @@ _PHASE = (5, 3)  # side of the boxes, and their number, that smooth the phase
 _TINY = 1e-30
 _BODY = ((0.5, 2.5), (0.03, 0.18))  # T1, T2 (s) of most tissues
 _TISSUES = 40  # values of each, for the covariance
+TRUST = 10.0  # how much smaller the variance of tissues is around an iterate than around zero
 _ROUGH = 3  # conjugate-gradient steps that show the object's density and the noise
 _LEVEL = 0.1  # the CNN sees 1 + log10 of noise over signal / this
 
@@ -206,8 +207,6 @@ class PGDNet(nn.Module):
         T.
     start, steps
         Conjugate-gradient steps towards the data: from zero, and in later iterations.
-    trust
-        How much smaller the variance is that tissues have around an iterate than around zero.
     width, levels
         Of the U-Net.
 
@@ -215,7 +214,7 @@ class PGDNet(nn.Module):
     ------
     ValueError
         A basis of other frames than the sequence's, a decoder of another rank or kind of numbers, counts
-        below 1, a trust that is not positive.
+        below 1.
     """
 
     basis: Tensor
@@ -231,7 +230,6 @@ class PGDNet(nn.Module):
         iterations: int = 3,
         start: int = 8,
         steps: int = 3,
-        trust: float = 10.0,
         width: int = 24,
         levels: int = 3,
     ) -> None:
@@ -241,13 +239,13 @@ class PGDNet(nn.Module):
                 f"PGDNet: the basis {tuple(basis.shape)} must be (frames, K) with the sequence's "
                 f"{sequence.frames} frames"
             )
-        if min(iterations, start, steps) < 1 or not trust > 0:
+        if min(iterations, start, steps) < 1:
             raise ValueError(
-                "PGDNet: iterations, start and steps must be at least 1 and trust positive, got "
-                f"{iterations}, {start}, {steps} and {trust}"
+                "PGDNet: iterations, start and steps must be at least 1, got "
+                f"{iterations}, {start} and {steps}"
             )
         self.sequence, self.phase = sequence, complex(phase)
-        self.iterations, self.start, self.steps, self.trust = iterations, start, steps, float(trust)
+        self.iterations, self.start, self.steps = iterations, start, steps
         self.register_buffer("basis", basis.to(torch.complex64 if basis.is_complex() else torch.float32))
         trains = [getattr(sequence, name) for name in TRAINS]
         self.register_buffer("trains", torch.from_numpy(np.stack(trains).astype(np.float64)))
@@ -296,7 +294,6 @@ class PGDNet(nn.Module):
             "iterations": self.iterations,
             "start": self.start,
             "steps": self.steps,
-            "trust": self.trust,
             "width": self.unet.width,
             "levels": self.unet.levels,
             "phase": [self.phase.real, self.phase.imag],
@@ -336,7 +333,7 @@ class PGDNet(nn.Module):
             if before is not None:
                 normal = scan.normal(before.images)
                 noise = scan.noise(before.images.detach(), normal.detach())
-                variance = self.trust * (noise / float(scale)) ** 2
+                variance = TRUST * (noise / float(scale)) ** 2
                 s = before.images + wiener.correction(scan.back_projection - normal, variance, self.steps)
             estimate = self._encode(s, _Scene(scan, scale, noise, before), learned)
             found.append(estimate)

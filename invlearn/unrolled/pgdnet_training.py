@@ -178,7 +178,7 @@ def new_pgdnet(
     decoder
         As for `PGDNet`, to be fitted here; by default for all of `B1`.
     options
-        As for `PGDNet`: iterations, start, steps, trust, width, levels.
+        As for `PGDNet`: iterations, start, steps, width, levels.
 
     Returns
     -------

@@ -54,7 +54,6 @@ def _built(made: Mapping[str, Any], state: Mapping[str, Any]) -> PGDNet:
         iterations=made["iterations"],
         start=made["start"],
         steps=made["steps"],
-        trust=made["trust"],
         width=made["width"],
         levels=made["levels"],
     )

@@ -281,7 +281,8 @@ def whole(output: Path) -> bool:
             return False
     if (output / "run.json").exists():
         return True
-    kept = {path.name for path in output.iterdir()} - KEPT
+    names = {path.name for path in output.iterdir()} - KEPT
+    kept = {name for name in names if ".invlearn-" not in name}  # but for scratch
     return all((output / name / "run.json").exists() for name in kept)  # the pairs that are done
 
 

@@ -264,7 +264,7 @@ def test_pgdnet_as_a_method(scan: Scan, network: PGDNet, tmp_path: Path) -> None
         "weights": "given",
         "coil_maps": "estimated",
     }
-    assert (found.converged, found.iterations, len(found.residuals)) == (True, 5, 5)
+    assert (found.converged, found.iterations, len(found.residuals)) == (True, 3, 3)
     assert found.residual < 0.4
     save_network(tmp_path / "w.safetensors", network, {})
     told: list[str] = []
