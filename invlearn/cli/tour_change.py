@@ -138,9 +138,9 @@ def pictures(visits: list[Volume], brought: np.ndarray, determinant: np.ndarray)
     """T1 at both visits and after the registration, and |J|, in an axial slice."""
     at = visits[0].shape[2] // 2
     axial = [np.flipud(v[..., at].T) for v in (visits[0].data, visits[1].data, brought, determinant)]
-    t1, change = Scale(0, 2500, unit="T1 (ms)"), Scale(-60, 60, figures.DIVERGING, "% larger or smaller")
+    t1, change = Scale(0, 2.5, unit="s (T1)"), Scale(-60, 60, figures.DIVERGING, "% larger or smaller")
     words = ("first visit", "second visit", "second visit, registered")
-    maps = [Picture(figures.picture(1e3 * a, t1), w) for a, w in zip(axial[:3], words, strict=True)]
+    maps = [Picture(figures.picture(a, t1), w) for a, w in zip(axial[:3], words, strict=True)]
     percent = np.where(axial[0] > 0, 100 * (axial[3] - 1), 0)
     return [
         Heading("T1"),
