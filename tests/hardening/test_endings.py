@@ -12,6 +12,11 @@ import pytest
 HERE = Path(__file__).parent
 
 
+minutes = pytest.mark.skipif(
+    "INVLEARN_SLOW" not in os.environ, reason="takes minutes; set INVLEARN_SLOW=1 to run it"
+)
+
+
 def driver(name: str, *options: str) -> str:
     """What a driver prints, when all is well."""
     done = subprocess.run(
@@ -30,6 +35,7 @@ def of_commands(*names: str) -> list[str]:
 
 
 @pytest.mark.slow
+@minutes
 def test_killed_commands_leave_nothing_half_written_and_end_the_same() -> None:
     """Two runs with one seed give the same bits, and so does one that was killed and asked for again."""
     commands = of_commands("register pairs", "neuron simulate", "neuron train", "segment", "tour")
@@ -37,6 +43,7 @@ def test_killed_commands_leave_nothing_half_written_and_end_the_same() -> None:
 
 
 @pytest.mark.slow
+@minutes
 def test_commands_end_cleanly_however_they_end() -> None:
     """Ctrl-C, SIGTERM, a full disk, a read-only folder, two runs at once."""
     commands = of_commands("register pairs", "neuron simulate", "neuron train", "segment")
