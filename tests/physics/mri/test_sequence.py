@@ -152,7 +152,7 @@ def test_matlab_file(tmp_path):
     with pytest.raises(ValueError, match="lengths"):
         FingerprintSequence.from_mat(path, names=("flip", "tr", "x"))
     path.write_bytes(b"not a matlab file" * 20)
-    with pytest.raises(ValueError, match="no .mat file of version 5"):
+    with pytest.raises(ValueError, match=r"no \.mat file of version 5"):
         FingerprintSequence.from_mat(path)
 
 
