@@ -108,7 +108,9 @@ def test_every_message_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "quoted"), zip(CASES, QUOTED, strict=False), ids=[case.__name__ for case in CASES[: len(QUOTED)]]
+    ("case", "quoted"),
+    list(zip(CASES, QUOTED, strict=False)),
+    ids=[case.__name__ for case in CASES[: len(QUOTED)]],
 )
 def test_the_message_is_the_one_on_the_page(
     case: Callable[[], None], quoted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
