@@ -16,12 +16,11 @@ Seconds are the best of the rounds after a first one, the device synchronised.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
-import platform
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -37,6 +36,7 @@ from torch import Generator, Tensor
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gpu.json"
 TESTS = HERE.parent / "tests"
+recorded = runpy.run_path(str(HERE / "recorded.py"))["about"]
 Result = Tensor | np.ndarray
 
 
@@ -281,17 +281,13 @@ def tests_on_the_device() -> dict[str, Any]:
     return {"files": len(files), "passed_all": done.returncode == 0, **counts}
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where the figures come from."""
+def where(device: torch.device) -> dict[str, Any]:
+    """Where and when the figures were made, and on which device."""
+    found = recorded(torch.get_num_threads())
     cuda = device.type == "cuda"
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if cuda else None,
-    }
+    found["machine"]["device"] = torch.cuda.get_device_name(device) if cuda else "cpu"
+    found["versions"]["cuda"] = torch.version.cuda if cuda else None
+    return found
 
 
 def main(given: list[str] | None = None) -> int:
@@ -308,7 +304,7 @@ def main(given: list[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device; --device cpu --tiny tries the script itself")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    found: dict[str, Any] = {"machine": machine(device), "cases": {}}
+    found: dict[str, Any] = {**where(device), "cases": {}}
     if device.type == "cuda" and not options.no_tests:
         found["tests"] = tests_on_the_device()
     rounds = 1 if options.tiny else options.rounds

@@ -37,10 +37,11 @@ RANK = {200: 8, 1000: 10}
 #: Iterations of the network in the file: one more than in training costs little and helps.
 PLAYED = 3
 LIMITS = (
-    "made from drawn heads only: folds, fluid, fat, lesions of random values, no real anatomy; two axes, "
-    "one tissue a voxel (partial volumes as mean values), no motion, no flow, no off-resonance; flip angles "
-    "as played unless a B1 map is given (0.7 to 1.3); 4 to 10 coils, 18 to 45 dB, spirals of 1.2 to 5 turns "
-    "and spokes; beyond that it was not trained. Standard errors are those of the noise and know no bias."
+    "made from drawn heads, and from the planes of one labelled head where those were given: folds, fluid, "
+    "fat, lesions, all of random values; nobody's scan; two axes, one tissue a voxel (partial volumes as "
+    "mean values), no motion, no flow, no off-resonance; flip angles as played unless a B1 map is given (0.7 "
+    "to 1.3); 4 to 10 coils, 18 to 45 dB, spirals of 1.2 to 5 turns and spokes; beyond that it was not "
+    "trained. Standard errors are those of the noise and know no bias."
 )
 
 

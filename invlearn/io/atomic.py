@@ -58,7 +58,9 @@ def scratch_beside(target: Path, *, alone: bool = False, mark: str = "invlearn")
             scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
             mine.callback(shutil.rmtree, scratch, ignore_errors=True)
             mine.enter_context(_locked(scratch, wait=True))
-        yield scratch
+        inside = scratch / "new"  # what is written in here may use a scratch folder of its own
+        inside.mkdir()
+        yield inside
 
 
 def _in_use(scratch: Path) -> bool:

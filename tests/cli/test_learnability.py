@@ -312,6 +312,8 @@ def test_ctrl_c_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "from invlearn.cli import main; main()", *command],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a background job is deaf to it, and so are those that it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("checking learnability")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import click
@@ -115,6 +116,15 @@ def test_devices() -> None:
             settings(device=name).torch_device()
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: a background job is started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_waits_for_the_end_of_a_held_block() -> None:
     steps: list[str] = []
 

@@ -82,3 +82,15 @@ def test_one_run_at_a_time_where_that_is_asked_for(tmp_path: Path) -> None:
     with atomic.scratch_beside(target, alone=True):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_one_within_another(tmp_path: Path) -> None:
+    """A command writes its file into a scratch folder with a function that uses one itself."""
+    code = (
+        "import sys\nfrom invlearn.io.atomic import replacing\n"
+        "with replacing(sys.argv[1]) as outer:\n"
+        "    with replacing(outer) as inner:\n        inner.write_text('whole')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.txt"], timeout=120, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "whole"
