@@ -5,13 +5,14 @@ process of its own, so that its peak memory is its own. MONAI's UNet gets the ch
 many multiply-adds a voxel as ours; both see float32 and random weights, all voxels are computed (no
 background is left out), and MONAI's windows are 96³ with its default overlap of a quarter and Gaussian
 weights. On a slow machine, ``--layer`` times one layer of its windows and multiplies by their number (its
-peak memory is then not that of a whole stack). The memory cases segment Zarr stacks that hold two neurons in
-the dark, with the weights that ship.
+peak memory is then not that of a whole stack). The memory cases (alone with ``--memory``) run the command on
+Zarr stacks that hold two neurons in photon noise, with the weights that ship, without and with ``--trace``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -34,6 +35,7 @@ recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 VOXEL = (1.0, 1.0, 1.0)
 WIDTH = 8
 ROI, OVERLAP = 96, 0.25
+CHUNK, DARK = 128, 4  # of the stacks of the memory cases: voxels, and photons a voxel
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
@@ -146,43 +148,43 @@ def throughput(name: str, side: int, threads: int, layer: bool = False) -> dict[
 
 
 def sparse(path: Path, side: int) -> None:
-    """A Zarr stack with dark noise and a simulated neuron in one corner and in the middle."""
+    """A Zarr stack with photon noise and a simulated neuron in one corner and in the middle."""
     from invlearn.io.stacks import create_stack
     from invlearn.neuro.synthesis import simulate
 
-    target = create_stack(path, (side,) * 3, np.uint8, voxel_size=VOXEL, chunks=(128,) * 3)
+    target = create_stack(path, (side,) * 3, np.uint8, voxel_size=VOXEL, chunks=(CHUNK,) * 3)
     sample = simulate((64, 96, 96), seed=1, noise="low").stack.astype(np.uint8)
     rng = np.random.default_rng(0)
-    block = rng.poisson(4, (128,) * 3).astype(np.uint8)
-    for z in range(0, side, 128):
-        for y in range(0, side, 128):
-            for x in range(0, side, 128):
-                target[z : z + 128, y : y + 128, x : x + 128] = block
+    for z, y, x in itertools.product(range(0, side, CHUNK), repeat=3):
+        block = rng.poisson(DARK, (CHUNK,) * 3).astype(np.uint8)
+        target[z : z + CHUNK, y : y + CHUNK, x : x + CHUNK] = block
     for corner in (0, side // 2):
         part = (slice(corner, corner + 64), slice(corner, corner + 96), slice(corner, corner + 96))
         target[part] = np.maximum(target[part], sample)
 
 
-def memory(side: int) -> dict[str, Any]:
-    """Peak memory of `invlearn segment` from Zarr to Zarr, in this process."""
-    from invlearn.neuro.segmentation import segment
-
-    torch.set_num_threads(1)
+def memory(side: int, trace: bool) -> dict[str, Any]:
+    """Peak memory and time of the command `invlearn segment`, from Zarr to Zarr."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        call = [sys.executable, __file__, "--make", str(made / "s.zarr"), "--side", str(side)]
-        subprocess.run(call, check=True)
-        wall = time.perf_counter()
-        found = segment(made / "s.zarr", output=made / "out")
-        wall = time.perf_counter() - wall
+        stack, out = Path(folder, "s.zarr"), Path(folder, "out")
+        subprocess.run([sys.executable, __file__, "--make", stack, "--side", str(side)], check=True)
+        call = [sys.executable, "-m", "invlearn.cli", "segment", stack, "-o", out, "--quiet"]
+        given = [*map(str, call), *(["--trace"] if trace else [])]
+        child = os.posix_spawn(sys.executable, given, {**os.environ, "OMP_NUM_THREADS": "1"})
+        _, status, used = os.wait4(child, 0)
+        if status:
+            raise RuntimeError(f"{' '.join(given)}: exit code {os.waitstatus_to_exitcode(status)}")
+        found = json.loads((out / "run.json").read_text())["metrics"]
     return {
         "name": "memory",
         "side": side,
-        "seconds": wall,
-        "parts": found.seconds,
-        "cubes": found.cubes,
-        "foreground": found.foreground,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "trace": trace,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "parts": found["seconds"],
+        "cubes": found["cubes"],
+        "cube": found["plan"]["cube"],
+        "foreground": found["foreground_voxels"],
+        "peak_gib": used.ru_maxrss / 2**20,
     }
 
 
@@ -206,6 +208,35 @@ def in_a_process(kept: Path, *arguments: str) -> dict[str, Any]:
     return row
 
 
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """The throughput cases, as the file has them."""
+    own = multiply_adds(ours())
+    network, channels = theirs(own)
+    threads = ("--threads", str(options.threads))
+    layer = ["--layer"] if options.layer else []
+    rows = [
+        in_a_process(options.kept, "--case", name, "--side", str(options.side), *threads, *more)
+        for name, more in (("invlearn", []), ("monai", layer))
+    ]
+    return {
+        **recorded(options.threads, "monai", "invlearn"),
+        "multiply_adds_a_voxel": {"invlearn": own, "monai": multiply_adds(network)},
+        "monai": {"channels": channels, "roi": ROI, "overlap": OVERLAP},
+        "throughput": rows,
+        "ratio_of_cpu_seconds": rows[1]["cpu_seconds"] / rows[0]["cpu_seconds"],
+    }
+
+
+def memories(options: argparse.Namespace) -> dict[str, Any]:
+    """The memory cases, likewise."""
+    rows = [
+        in_a_process(options.kept, "--case", "memory", "--side", str(side), *more)
+        for more in ([], ["--trace"])
+        for side in options.sides
+    ]
+    return {"memory_about": recorded(1, "zarr", "invlearn"), "memory": rows}
+
+
 def main(given: list[str] | None = None) -> None:
     """Measure all cases, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -215,6 +246,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--kept", type=Path, default=RESULTS.with_suffix(".jsonl"))
     parser.add_argument("--layer", action="store_true", help="time one layer of MONAI's windows, not all")
+    parser.add_argument("--memory", action="store_true", help="the memory cases alone; the rest stays")
+    parser.add_argument("--trace", action="store_true", help="trace in a memory case")
     parser.add_argument("--case", choices=("invlearn", "monai", "memory"), help="only this one, printed")
     parser.add_argument("--make", type=Path, help="only write the stack of a memory case")
     options = parser.parse_args(given)
@@ -223,32 +256,14 @@ def main(given: list[str] | None = None) -> None:
         return
     if options.case:
         row = (
-            memory(options.side)
+            memory(options.side, options.trace)
             if options.case == "memory"
             else throughput(options.case, options.side, options.threads, options.layer)
         )
         print(json.dumps(row))
         return
-    own = multiply_adds(ours())
-    network, channels = theirs(own)
-    threads = ("--threads", str(options.threads))
-    layer = ["--layer"] if options.layer else []
-    rows = [
-        in_a_process(options.kept, "--case", name, "--side", str(options.side), *threads, *more)
-        for name, more in (("invlearn", []), ("monai", layer))
-    ]
-    sides = [in_a_process(options.kept, "--case", "memory", "--side", str(side)) for side in options.sides]
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "monai", "invlearn")},
-        "multiply_adds_a_voxel": {"invlearn": own, "monai": multiply_adds(network)},
-        "monai": {"channels": channels, "roi": ROI, "overlap": OVERLAP},
-        "throughput": rows,
-        "ratio_of_cpu_seconds": rows[1]["cpu_seconds"] / rows[0]["cpu_seconds"],
-        "memory": sides,
-    }
+    before = json.loads(options.json.read_text(encoding="utf-8")) if options.memory else speed(options)
+    record = {**before, **memories(options)}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

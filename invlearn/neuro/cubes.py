@@ -26,7 +26,10 @@ Slices = tuple[slice, slice, slice]
 MARGIN = 8  # voxels at the inner faces of a cube that are not used
 TAPER = 16  # voxels over which neighbours fade into one another
 VOXELS = 7 << 20  # of a cube: about 0.7 GB in the network
-_STANDS_OUT = 5.0  # standard deviations of the smoothed noise: what 10^6 voxels of noise reach once
+_STANDS_OUT = 5.0  # standard deviations of the smoothed noise, from which on an average stands out
+_BRIGHT = 12.0  # standard deviations that a voxel counts for at most: one or two alone do not stand out
+_LIKE_NOISE, _FEW = 1.5, 5  # times as many as by chance, and so many more, is still noise
+_CROWDED = 1e-3  # share of averages above by chance, from which on chance tells nothing
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,9 @@ def is_background(x: np.ndarray, normaliser: Normaliser) -> bool:
     """Whether nothing in a cube stands out from its noise, so that the network need not look at it.
 
     Averages over 3 x 3 x 3 voxels are compared with the background, at five of their standard deviations. Of
-    background and noise, those of the stack and of the cube, the lower count: a doubt keeps the cube.
+    background and noise, those of the stack and of the cube, the lower count. How many averages noise alone
+    brings above that is seen on the same voxels in random order: a neurite is a matter of order, noise is
+    not, whatever its distribution. A doubt keeps the cube.
 
     Parameters
     ----------
@@ -209,8 +214,27 @@ def is_background(x: np.ndarray, normaliser: Normaliser) -> bool:
     level = min(normaliser.background, float(np.median(x[::2, ::2, ::2])))
     below = x[x <= level] - level
     noise = min(normaliser.noise, math.sqrt(float(np.mean(below**2))) if below.size else math.inf)
-    if float(x.max()) <= level + _STANDS_OUT * noise / math.sqrt(27):
+    bound = level + _STANDS_OUT * noise / math.sqrt(27)
+    if float(x.max()) <= bound:
         return True
+    if noise == 0:
+        return False
+    np.minimum(x, level + _BRIGHT * noise, out=x)  # a single voxel is no neurite, however bright
+    found, most = _above(x, bound), _CROWDED * x.size
+    if not _LIKE_NOISE * most + _FEW >= found > 0:
+        return found == 0
+    by_chance = _above(_shuffled(x), bound)
+    return by_chance <= most and found <= _LIKE_NOISE * by_chance + _FEW
+
+
+def _above(x: np.ndarray, bound: float) -> int:
+    """How many averages over 3 x 3 x 3 voxels lie above a bound."""
     smooth = uniform_filter(x, 3, mode="nearest")
     smooth = smooth[tuple(slice(1, -1) if n > 2 else slice(None) for n in x.shape)]  # whole windows alone
-    return float(smooth.max()) <= level + _STANDS_OUT * noise / math.sqrt(27)
+    return int(np.count_nonzero(smooth > bound))
+
+
+def _shuffled(x: np.ndarray) -> np.ndarray:
+    """The voxels in another order, always the same one: rows change places, and so do columns."""
+    rng, rows = np.random.default_rng(0), x.reshape(-1, x.shape[-1])
+    return rows[rng.permutation(len(rows))][:, rng.permutation(x.shape[-1])].reshape(x.shape)

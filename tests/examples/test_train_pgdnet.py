@@ -32,7 +32,7 @@ def test_it_trains_writes_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         "--scans",
         "2",
     ]
-    tiny += ["--sizes", "24", "--hidden", "60"]
+    tiny += ["--sizes", "24"]
     labels = np.zeros((40, 36, 120), np.uint8)
     labels[8:32, 6:30] = 1 + np.arange(120) % 9
     nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "labels.nii.gz")
