@@ -283,6 +283,13 @@ def segmentation(result: Json) -> Iterator[Comparison]:
     side = result["throughput"][0]["side"]
     title = f"Segmentation of {side}³ voxels with networks of equal arithmetic"
     yield Comparison("Neurons", title, measures, rows, peers=("MONAI sliding windows",))
+    rows = {
+        f"{OURS}, {one['side']}³{', traced' if one['trace'] else ''}": (one["cpu_seconds"], one["peak_gib"])
+        for one in result.get("memory", [])
+    }
+    if rows:
+        title = "`invlearn segment` on sparse stacks in photon noise, from Zarr to Zarr"
+        yield Comparison("Neurons", title, measures[1:], rows)
 
 
 def unrolled_mri(result: Json) -> Iterator[Comparison]:

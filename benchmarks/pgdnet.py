@@ -4,8 +4,9 @@
 
 One golden-angle spiral arm a frame (48 interleaves), eight coils, 30 dB; coil maps are estimated from the
 data by every method. The slices are those of `fingerprinting_accuracy.py`: neither was used in training.
-Beside each other stand llr and subspace with matching, PGD-Net, and what remains of it without its parts: the
-CNN silent (gradient descent with matching), the warm start alone, one iteration. With ``--pool`` (scans that
+Beside each other stand llr and subspace with matching, PGD-Net, and what remains of it without its parts: no
+network at all (steps towards the data, and matching), the warm start alone, no means over neighbours, means
+alone (of what has alike T1 and T2), one iteration. With ``--pool`` (scans that
 `examples/train_pgdnet.py` wrote) a residual network that sees one voxel at a time is trained in the place of
 the CNN: what neighbours are worth. Processor seconds are of whole reconstructions of one thread, without
 building the dictionary, which PGD-Net does not need. Writes `results/pgdnet.json`.
@@ -34,7 +35,8 @@ from invlearn.physics.mri.fingerprint.simulate import simulate_scan
 from invlearn.training import Settings
 from invlearn.unrolled import FingerprintMaps, PGDNet, load_pgdnet, reconstruct_fingerprints
 from invlearn.unrolled.pgdnet_pool import Pool
-from invlearn.unrolled.pgdnet_training import train_pgdnet
+from invlearn.unrolled.pgdnet_rounds import train_in_rounds
+from invlearn.unrolled.pgdnet_training import MapLoss
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "pgdnet.json"
@@ -42,6 +44,7 @@ recorded = runpy.run_path(str(HERE / "recorded.py"))["about"]
 ACCURACY = runpy.run_path(str(HERE / "fingerprinting_accuracy.py"))
 SNR, COILS, SAMPLES, INTERLEAVES = 30.0, 8, 1000, 48
 SEEDS = (1, 2, 3)  # of the noise
+ROBUST = 0.03  # as the weights that ship were trained
 Way = Callable[[Scan], FingerprintMaps]
 
 
@@ -54,18 +57,28 @@ def variants(network: PGDNet, path: Path) -> dict[str, PGDNet]:
             setattr(made, name, value)
         return made
 
-    silent = load_pgdnet(path)
-    start = other(iterations=1)
-    for one in (silent, start):
-        for parameter in one.encoder.head.parameters():
+    def silent(**change: Any) -> PGDNet:
+        made = other(**change)
+        for parameter in made.encoder.head.parameters():
             torch.nn.init.zeros_(parameter)
+        return made
+
     return {
         "pgdnet": network,
-        "pgdnet, silent CNN": silent,
-        "pgdnet, warm start alone": start,
+        "pgdnet, no network": silent(neighbours=Alone()),
+        "pgdnet, warm start alone": silent(neighbours=Alone(), iterations=1),
+        "pgdnet, no means over neighbours": other(neighbours=Alone()),
+        "pgdnet, means alone": silent(),
         "pgdnet, one iteration": other(iterations=1),
         "pgdnet, two iterations": other(iterations=2),
     }
+
+
+class Alone(nn.Module):
+    """Leaves every voxel as it is, in the place of means over neighbours."""
+
+    def forward(self, values: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return values
 
 
 class Pointwise(nn.Module):
@@ -94,8 +107,10 @@ def pixelwise(path: Path, pool: Path, epochs: int) -> PGDNet:
     torch.manual_seed(0)
     network = load_pgdnet(path)
     network.encoder = Pointwise(network.encoder.in_channels, network.encoder.head.out_channels)
+    network.neighbours = Alone()
     settings = Settings(batch_size=1, schedule="cosine", gradient_clip=1.0, progress=False)
-    train_pgdnet(network, Pool(pool, turned=True), epochs=epochs, settings=settings)
+    loss = MapLoss(robust=ROBUST)
+    train_in_rounds(network, Pool(pool, turned=True), rounds=1, epochs=epochs, loss=loss, settings=settings)
     return network
 
 
@@ -183,13 +198,14 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(given)
     torch.set_num_threads(1)
     folder = Path(os.environ["INVLEARN_DATA"])
+    known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     found: dict[str, Any] = {
+        **known,  # cases that are not measured now stay
         **recorded(1, "finufft"),
         "snr_db": SNR,
         "coils": COILS,
         "samples_an_arm": SAMPLES,
         "interleaves": INTERLEAVES,
-        "seeds": options.seeds,
     }
     for path in options.weights:
         further = further_networks(path, options)
@@ -197,7 +213,8 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
             maps, mask = ACCURACY[name](folder)
             frames = load_pgdnet(path).sequence.frames
             seeds = tuple(options.seeds)
-            found[f"{name}, {frames} frames"] = study(maps, mask, path, options.methods, seeds, further)
+            rows = study(maps, mask, path, options.methods, seeds, further)
+            found[f"{name}, {frames} frames"] = {"seeds": options.seeds, **rows}
             options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 

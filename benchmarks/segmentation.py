@@ -6,7 +6,7 @@ many multiply-adds a voxel as ours; both see float32 and random weights, all vox
 background is left out), and MONAI's windows are 96³ with its default overlap of a quarter and Gaussian
 weights. On a slow machine, ``--layer`` times one layer of its windows and multiplies by their number (its
 peak memory is then not that of a whole stack). The memory cases (alone with ``--memory``) run the command on
-Zarr stacks that hold two neurons in photon noise, with the weights that ship, without and with ``--trace``.
+Zarr stacks that hold two neurons in photon noise, with the weights that ship; with ``--trace``, tracing too.
 """
 
 from __future__ import annotations
@@ -168,12 +168,12 @@ def memory(side: int, trace: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         stack, out = Path(folder, "s.zarr"), Path(folder, "out")
         subprocess.run([sys.executable, __file__, "--make", stack, "--side", str(side)], check=True)
-        call = [sys.executable, "-m", "invlearn.cli", "segment", stack, "-o", out, "--quiet"]
-        given = [*map(str, call), *(["--trace"] if trace else [])]
-        child = os.posix_spawn(sys.executable, given, {**os.environ, "OMP_NUM_THREADS": "1"})
+        command = Path(sys.executable).with_name("invlearn")
+        given = [command, "segment", stack, "-o", out, "--quiet", *(["--trace"] if trace else [])]
+        child = os.posix_spawn(command, given, {**os.environ, "OMP_NUM_THREADS": "1"})
         _, status, used = os.wait4(child, 0)
         if status:
-            raise RuntimeError(f"{' '.join(given)}: exit code {os.waitstatus_to_exitcode(status)}")
+            raise RuntimeError(f"{' '.join(map(str, given))}: exit code {os.waitstatus_to_exitcode(status)}")
         found = json.loads((out / "run.json").read_text())["metrics"]
     return {
         "name": "memory",
@@ -231,7 +231,7 @@ def memories(options: argparse.Namespace) -> dict[str, Any]:
     """The memory cases, likewise."""
     rows = [
         in_a_process(options.kept, "--case", "memory", "--side", str(side), *more)
-        for more in ([], ["--trace"])
+        for more in ([], ["--trace"])[: 1 + options.trace]
         for side in options.sides
     ]
     return {"memory_about": recorded(1, "zarr", "invlearn"), "memory": rows}
@@ -247,7 +247,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--kept", type=Path, default=RESULTS.with_suffix(".jsonl"))
     parser.add_argument("--layer", action="store_true", help="time one layer of MONAI's windows, not all")
     parser.add_argument("--memory", action="store_true", help="the memory cases alone; the rest stays")
-    parser.add_argument("--trace", action="store_true", help="trace in a memory case")
+    parser.add_argument("--trace", action="store_true", help="the memory cases with tracing, too")
     parser.add_argument("--case", choices=("invlearn", "monai", "memory"), help="only this one, printed")
     parser.add_argument("--make", type=Path, help="only write the stack of a memory case")
     options = parser.parse_args(given)

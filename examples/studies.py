@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from invlearn.physics import LinearOperator, OperatorFamily
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING_HEADS = ("fireants_atlas_2mm_1000_3.nii.gz", "fireants_atlas_2mm_1001_3.nii.gz")
 TEST_HEAD = "colin27_ch2_t1_1mm.nii.gz"  # another person
+recorded = runpy.run_path(str(ROOT / "benchmarks" / "recorded.py"))["about"]
 
 
 def read_head(path: Path, shape: tuple[int, int], millimetres: float) -> Tensor:
@@ -166,7 +168,8 @@ def command(
         parser.error("the study needs the heads: set INVLEARN_DATA to their folder, or use --tiny")
     outcome = study(None if args.tiny or not data else Path(data), args.tiny)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(outcome.figures, indent=1) + "\n", encoding="utf-8")
+    result = recorded(torch.get_num_threads(), "invlearn") | outcome.figures
+    args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     outcome.draw(args.figure)
     for method, level in outcome.figures["psnr_db"].items():
         print(f"{method:<28}{level:6.2f} dB")

@@ -29,13 +29,12 @@ from invlearn.physics.mri.fingerprint.anatomy import (
 from invlearn.training import Settings, save_network
 from invlearn.unrolled import load_pgdnet
 from invlearn.unrolled.pgdnet_pool import Pool, Variety, write_pool
-from invlearn.unrolled.pgdnet_subjects import of_labels, one_of, synthetic
+from invlearn.unrolled.pgdnet_rounds import mean_errors, train_in_rounds
+from invlearn.unrolled.pgdnet_subjects import TEXTURE, of_labels, one_of, synthetic
 from invlearn.unrolled.pgdnet_training import KspaceLoss, MapLoss, loss_card, new_pgdnet, train_pgdnet
 
 #: The Cramér-Rao bounds in white and grey matter are within 0.5 % of those without truncation, in fluid 6 %.
 RANK = {200: 8, 1000: 10}
-#: Iterations of the network in the file: one more than in training costs little and helps.
-PLAYED = 3
 LIMITS = (
     "made from drawn heads, and from the planes of one labelled head where those were given: folds, fluid, "
     "fat, lesions, all of random values; nobody's scan; two axes, one tissue a voxel (partial volumes as "
@@ -65,15 +64,17 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("out", type=Path, help="folder for weights, card, scans and checkpoints")
     parser.add_argument("--frames", type=int, default=200, help="of the built-in train")
     parser.add_argument("--rank", type=int, help="of the subspace")
-    parser.add_argument("--iterations", type=int, default=2, help="in training; the file says three")
+    parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--scans", type=int, default=280)
     parser.add_argument("--labels", type=Path, help="BrainWeb's labels (NIfTI): half of the scans from them")
+    parser.add_argument("--texture", type=float, default=TEXTURE, help="of tissues, see tissue_maps")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96])
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=3, help="through all iterations, see train_in_rounds")
+    parser.add_argument("--epochs", type=int, default=4, help="in a round; of all without maps")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--self-supervised", action="store_true", help="from k-space alone")
-    parser.add_argument("--robust", type=float, help="large errors count less, see MapLoss")
+    parser.add_argument("--robust", type=float, default=0.03, help="large errors count less, see MapLoss")
     parser.add_argument("--begin", type=Path, help="weights to begin with, of the same sequence and sizes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -89,9 +90,10 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     )
     if options.begin:
         network.load_state_dict(load_pgdnet(options.begin).state_dict())
-    pools, anatomy, told = [], synthetic(variety.b1), "drawn heads, no real one"
+    pools, anatomy, told = [], synthetic(variety.b1, options.texture), "drawn heads, no real one"
     if options.labels:
-        anatomy = one_of(anatomy, of_labels(label_planes(options.labels), BRAINWEB, b1=variety.b1))
+        planes = label_planes(options.labels)
+        anatomy = one_of(anatomy, of_labels(planes, BRAINWEB, b1=variety.b1, texture=options.texture))
         told = f"drawn heads, and planes of the labels {options.labels.name} with tissues drawn anew"
     for number, (name, scans) in enumerate(
         (("scans", options.scans), ("scans_held_back", max(1, options.scans // 12)))
@@ -118,18 +120,33 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         resume=options.resume,
         accelerator="auto",
     )
-    loss = KspaceLoss() if options.self_supervised else MapLoss(robust=options.robust)
-    result = train_pgdnet(
-        network, pools[0], epochs=options.epochs, val=pools[1], loss=loss, settings=settings
-    )
-    network.iterations = PLAYED
+    loss: KspaceLoss | MapLoss
+    if options.self_supervised:
+        loss = KspaceLoss()
+        result = train_pgdnet(
+            network, pools[0], epochs=options.epochs, val=pools[1], loss=loss, settings=settings
+        )
+        held_back = dict(result.history[result.best_epoch - 1])
+    else:
+        loss = MapLoss(relative=True, robust=options.robust)
+        result = train_in_rounds(
+            network,
+            pools[0],
+            rounds=options.rounds,
+            epochs=options.epochs,
+            loss=loss,
+            val=pools[1],
+            settings=settings,
+        )
+        held_back = mean_errors(network, pools[1], loss)
     card = {
         "task": f"T1, T2 and density from the built-in fingerprinting train of {options.frames} frames",
-        "data": {"anatomy": told, "pool": pools[0].about},
+        "data": {"anatomy": told, "texture": options.texture, "pool": pools[0].about},
         "limits": LIMITS,
         "signals": signals,
         "training": {
             "loss": loss_card(loss),
+            "rounds": None if options.self_supervised else options.rounds,
             "epochs": options.epochs,
             "steps": int(result.history[-1]["step"]),
             "learning_rate": options.learning_rate,
@@ -137,7 +154,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
             "begin": options.begin and json.loads(options.begin.with_suffix(".json").read_text())["training"],
             "seconds": round(sum(row["seconds"] for row in result.history)),
         },
-        "held_back": dict(result.history[result.best_epoch - 1]),
+        "held_back": held_back,
     }
     name = f"pgdnet_{options.frames}.safetensors"
     save_network(options.out / name, network, card, overwrite=True)

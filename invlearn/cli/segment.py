@@ -94,6 +94,9 @@ def command(settings: Settings, stack: Path, output: Path, **options: Any) -> in
         from invlearn.neuro.prediction import StackFile
     if not stack.exists():
         raise FileNotFoundError(f"{stack} does not exist")
+    place = output.resolve()
+    if stack.resolve() in (place, *place.parents):
+        raise ValueError(f"{output} is the stack itself, or lies inside it: choose another folder")
     file = StackFile(stack, options["channel"], options["time"])
     expected = outputs(file.is_zarr, options["probability"], options["trace"])
     run = settings.new_run()

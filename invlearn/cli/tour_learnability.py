@@ -12,6 +12,7 @@ import numpy as np
 
 from invlearn.cli.learnability import KNOWLEDGE, OPERATORS, Question
 from invlearn.cli.options import Settings
+from invlearn.io.arrays import write_npy
 from invlearn.io.runs import Run
 from invlearn.reports.page import Block, Code, Gallery, Picture, Section, Text
 
@@ -49,7 +50,7 @@ class Exhibit:
             if isinstance(content, Mapping):
                 np.savez_compressed(folder / name, **content)
             else:
-                np.save(folder / name, content)
+                write_npy(folder / name, content)
 
     def command_line(self) -> str:
         """The command that asks the question, from inside the tour's folder."""

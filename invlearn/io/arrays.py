@@ -7,6 +7,7 @@ would need, before anything is read. Pickled objects are never loaded.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import resource
@@ -100,6 +101,19 @@ def format_bytes(count: int) -> str:
         return f"{count} bytes"
     power = min(int(math.log10(count)) // 3, 5)
     return f"{count / 1000**power:,.1f} {' kMGTP'[power]}B"
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write one array as `.npy`.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; a full disk, of which NumPy says nothing when it writes into a file itself.
+    """
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getbuffer())
 
 
 def _npy_info(stream: Any, name: str, where: str) -> ArrayInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,27 @@ import numpy as np
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAP = b"GCOL\1\0\0\0"  # a collection of the global heap, where pieces of varying length are
 _OBJECT = 16  # bytes of the header of one of its objects
+
+
+def require_room(path: Path, nbytes: int) -> None:
+    """Find out that the disk is full before HDF5 does, which may crash the process then.
+
+    Parameters
+    ----------
+    path
+        A file that is to be written; what is there is lost.
+    nbytes
+        That it will have at least.
+
+    Raises
+    ------
+    OSError
+        There is no room for so many bytes, or a file may not have so many.
+    """
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, max(nbytes, 1))
+    path.unlink()
 
 
 def open_hdf5(path: Path, what: str) -> Any:

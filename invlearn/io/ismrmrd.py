@@ -18,7 +18,7 @@ import numpy as np
 
 from invlearn.io.arrays import require_memory
 from invlearn.io.damage import damage_named
-from invlearn.io.hdf5 import open_hdf5, require_layout
+from invlearn.io.hdf5 import open_hdf5, require_layout, require_room
 from invlearn.io.ismrmrd_header import Header, xml_of
 from invlearn.io.scans import Scan
 
@@ -360,6 +360,8 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> None:
     ValueError
         No trajectory or field of view, a readout that belongs to several frames, or more samples
         or repetitions than the 16 bits of the format count.
+    OSError
+        There is no room for it on the disk.
     """
     import h5py
     from ismrmrd.hdf5 import acquisition_dtype
@@ -380,6 +382,7 @@ def write_scan(path: str | os.PathLike[str], scan: Scan) -> None:
     table = np.zeros(len(starts), acquisition_dtype)
     _fill_heads(table["head"], scan, starts)
     trajectory = scan.trajectory.astype(np.float32)
+    require_room(Path(path), table.nbytes + 8 * scan.kspace.size + trajectory.nbytes)
     with h5py.File(path, "w") as file:
         group = file.create_group("dataset")
         group.create_dataset("xml", (1,), h5py.special_dtype(vlen=bytes))[0] = xml_of(scan)

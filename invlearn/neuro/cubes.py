@@ -28,8 +28,9 @@ TAPER = 16  # voxels over which neighbours fade into one another
 VOXELS = 7 << 20  # of a cube: about 0.7 GB in the network
 _STANDS_OUT = 5.0  # standard deviations of the smoothed noise, from which on an average stands out
 _BRIGHT = 12.0  # standard deviations that a voxel counts for at most: one or two alone do not stand out
+_BLOCK = 32  # voxels along an axis of a block in which averages are counted
 _LIKE_NOISE, _FEW = 1.5, 5  # times as many as by chance, and so many more, is still noise
-_CROWDED = 1e-3  # share of averages above by chance, from which on chance tells nothing
+_CROWDED = 150  # averages of a block above by chance, from which on chance tells nothing
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,8 @@ def is_background(x: np.ndarray, normaliser: Normaliser) -> bool:
 
     Averages over 3 x 3 x 3 voxels are compared with the background, at five of their standard deviations. Of
     background and noise, those of the stack and of the cube, the lower count. How many averages noise alone
-    brings above that is seen on the same voxels in random order: a neurite is a matter of order, noise is
-    not, whatever its distribution. A doubt keeps the cube.
+    brings above that, in a block of 32 voxels a side, is seen on the same voxels in random order: a neurite
+    is a matter of order, noise is not, whatever its distribution. A doubt keeps the cube.
 
     Parameters
     ----------
@@ -220,18 +221,21 @@ def is_background(x: np.ndarray, normaliser: Normaliser) -> bool:
     if noise == 0:
         return False
     np.minimum(x, level + _BRIGHT * noise, out=x)  # a single voxel is no neurite, however bright
-    found, most = _above(x, bound), _CROWDED * x.size
-    if not _LIKE_NOISE * most + _FEW >= found > 0:
+    found = _most_above(x, bound)
+    if not 0 < found <= _LIKE_NOISE * _CROWDED + _FEW:
         return found == 0
-    by_chance = _above(_shuffled(x), bound)
-    return by_chance <= most and found <= _LIKE_NOISE * by_chance + _FEW
+    by_chance = _most_above(_shuffled(x), bound)
+    return by_chance <= _CROWDED and found <= _LIKE_NOISE * by_chance + _FEW
 
 
-def _above(x: np.ndarray, bound: float) -> int:
-    """How many averages over 3 x 3 x 3 voxels lie above a bound."""
+def _most_above(x: np.ndarray, bound: float) -> int:
+    """How many averages over 3 x 3 x 3 voxels lie above a bound, in the block that has most of them."""
     smooth = uniform_filter(x, 3, mode="nearest")
     smooth = smooth[tuple(slice(1, -1) if n > 2 else slice(None) for n in x.shape)]  # whole windows alone
-    return int(np.count_nonzero(smooth > bound))
+    count = smooth > bound
+    for axis, n in enumerate(count.shape):
+        count = np.add.reduceat(count, np.arange(0, n, _BLOCK), axis, dtype=np.int32)
+    return int(count.max())
 
 
 def _shuffled(x: np.ndarray) -> np.ndarray:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
 from invlearn.io.voxels import VoxelSize, checked_voxel_size
 
 _SLAB = 1 << 25  # voxels looked at together
+_BLOCK = 32  # voxels along an axis of a block
 _SIDES = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)])
 
 
@@ -105,12 +107,21 @@ class Foreground:
         place = np.minimum(np.searchsorted(self._sorted, wanted), len(self) - 1)
         return np.where(self._sorted[place] == wanted, place, -1)
 
-    def crop(self) -> tuple[np.ndarray, np.ndarray]:
-        """The smallest box around all as a mask, and its first voxel."""
-        low, high = self.voxels.min(axis=0), self.voxels.max(axis=0)
-        box = np.zeros(high - low + 1, dtype=bool)
-        box[tuple((self.voxels - low).T)] = True
-        return box, low
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The smallest box as a mask, and its first voxel, of each part far away from all others.
+
+        Parts have a block of background between them, so that no box is larger than what it holds asks for.
+        """
+        blocks = tuple((self.voxels // _BLOCK).T)
+        occupied = np.zeros([-(-n // _BLOCK) for n in self.shape], dtype=bool)
+        occupied[blocks] = True
+        part = label(occupied, np.ones((3, 3, 3)))[0][blocks]
+        ends = np.cumsum(np.bincount(part)[1:])
+        for voxels in np.split(self.voxels[np.argsort(part, kind="stable")], ends[:-1]):
+            low, high = voxels.min(axis=0), voxels.max(axis=0)
+            box = np.zeros(high - low + 1, dtype=bool)
+            box[tuple((voxels - low).T)] = True
+            yield box, low
 
     @cached_property
     def _shell(self) -> cKDTree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from invlearn.io.arrays import write_npy
 from invlearn.neuro.cubes import CubeGrid, Slices
 
 _MANIFEST = "manifest.json"
@@ -73,9 +73,7 @@ class Pieces:
         path = self.path(number)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            content = io.BytesIO()
-            np.save(content, steps)  # into a file, it would not say that the disk is full
-            scratch.write_bytes(content.getbuffer())
+            write_npy(scratch, steps)
             os.replace(scratch, path)
         except BaseException:
             scratch.unlink(missing_ok=True)

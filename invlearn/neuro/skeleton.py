@@ -91,8 +91,9 @@ def thin(foreground: Foreground) -> Skeleton:
     """
     from skimage.morphology import skeletonize
 
-    box, low = foreground.crop()
-    voxels = np.argwhere(skeletonize(without_cavities(box))) + low
+    thinned = [np.argwhere(skeletonize(without_cavities(box))) + low for box, low in foreground.parts()]
+    voxels = np.concatenate(thinned)
+    voxels = voxels[np.argsort(foreground.keys(voxels))]
     keys = foreground.keys(voxels)
     strides = foreground.keys(np.eye(3, dtype=np.int64)) - foreground.keys(np.zeros((1, 3), dtype=np.int64))
     place = foreground.find(voxels)

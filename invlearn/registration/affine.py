@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invlearn.registration.fields import linear_field, warp
+from invlearn.registration.harmonise import filled, part, solid
 from invlearn.registration.interpolation import inside
 from invlearn.registration.similarity import box, floor_of
 from invlearn.registration.smoothing import shrink
@@ -75,6 +76,10 @@ class Grid:
         """What it fills, in mm³."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) * self.data.numel())
 
+    def object_size(self) -> float:
+        """What its object fills, cavities and all, in mm³; 0 if nothing tells it from a background."""
+        return filled(self.data, np.linalg.norm(self.affine[:3, :3], axis=0).tolist()) * self.size()
+
     def scaled(self, factor: float) -> Grid:
         """The same samples so many times farther apart, and from the origin."""
         return Grid(self.data, np.diag([factor, factor, factor, 1.0]) @ self.affine)
@@ -123,8 +128,12 @@ def matrix_of(parameters: Tensor, centre: Tensor) -> Float[Tensor, "4 4"]:
 class _Match:
     """Mutual information of two grids as a function of the world map between them."""
 
-    def __init__(self, fixed: Grid, moving: Grid, points: int = _POINTS) -> None:
+    def __init__(
+        self, fixed: Grid, moving: Grid, points: int = _POINTS, within: Tensor | None = None
+    ) -> None:
         voxels = np.indices(fixed.data.shape).reshape(3, -1).T
+        if within is not None and bool(within.any()):
+            voxels = voxels[within.cpu().numpy().ravel()]
         chosen = np.random.default_rng(0).permutation(len(voxels))[:points]  # a stride would miss columns
         voxels = voxels[np.sort(chosen)]
         self.points = voxels @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
@@ -174,13 +183,16 @@ def _climb(match: _Match, centre: Tensor, start: np.ndarray, steps: int) -> tupl
     return float(found.fun), found.x
 
 
-def agreement(fixed: Grid, moving: Grid, world: np.ndarray) -> float:
+def agreement(fixed: Grid, moving: Grid, world: np.ndarray, within: Tensor | None = None) -> float:
     """Mean squared local correlation over the whole fixed grid; nothing where the moving one does not reach.
 
-    Flat windows count as nothing, too. Blind to shading and to which tissue is brighter.
+    Flat windows count as nothing, too. Blind to shading and to which tissue is brighter. With `within`, that
+    part of the fixed grid is looked at alone.
     """
     u = linear_field(np.linalg.inv(moving.affine) @ world @ fixed.affine, fixed.data.shape, fixed.data)
     reached = inside(u, moving.data.shape).to(fixed.data.dtype)
+    if within is not None:
+        reached = reached * within
     f, m = fixed.data - fixed.data.mean(), warp(moving.data, u)
     m = m - m.mean()
     sums = box(torch.stack([reached * x for x in (torch.ones_like(f), f, m, f * f, m * m, f * m)]), _WINDOW)
@@ -189,7 +201,8 @@ def agreement(fixed: Grid, moving: Grid, world: np.ndarray) -> float:
         (ff - mf * mf).clamp(min=0) + floor_of(f, _FLAT),
         (mm2 - mm * mm).clamp(min=0) + floor_of(m, _FLAT),
     )
-    return float((reached * (fm - mf * mm) ** 2 / (vf * vm)).mean())
+    alike = reached * (fm - mf * mm) ** 2 / (vf * vm)
+    return float((alike if within is None else alike[within]).mean())
 
 
 def _starts(fixed: Grid, moving: Grid) -> list[np.ndarray]:
@@ -234,16 +247,33 @@ def align(fixed: Grid, moving: Grid, model: str = "affine") -> np.ndarray:
     if model == "none":
         return np.eye(4)
     scale = max(1.0, _HEAD_MM / min(fixed.extent(), moving.extent()))
-    found = _aligned(fixed.scaled(scale), moving.scaled(scale), model)
+    grids = fixed.scaled(scale), moving.scaled(scale)
+    found = _aligned(*grids, model)
+    sizes = [g.object_size() for g in grids]
+    if part(*sizes):
+        found = (
+            _part_aligned(*grids, model, found)
+            if sizes[0] < sizes[1]
+            else np.linalg.inv(_part_aligned(*grids[::-1], model, np.linalg.inv(found)))
+        )
     found[:3, 3] /= scale
     return found
 
 
-def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
-    """The same of volumes that are at least as large as a head."""
+def _part_aligned(fixed: Grid, moving: Grid, model: str, known: np.ndarray) -> np.ndarray:
+    """The map of an object that is a part of the other: the better of one for it alone and a known one."""
+    fine = fixed.coarsened(_FINE_MM), moving.coarsened(_FINE_MM)
+    within = solid(fine[0].data)
+    found = _aligned(fixed, moving, model, within=True)
+    return max((known, found), key=lambda world: agreement(*fine, world, within))
+
+
+def _aligned(fixed: Grid, moving: Grid, model: str, *, within: bool = False) -> np.ndarray:
+    """The same of volumes that are at least as large as a head; `within` looks at the fixed object alone."""
     centre = torch.from_numpy(fixed.centre_of_mass())
     grids = fixed.coarsened(_COARSE_MM), moving.coarsened(_COARSE_MM)
-    rough = _Match(*grids, _TRIAL_POINTS)
+    inner = solid(grids[0].data) if within else None
+    rough = _Match(*grids, _TRIAL_POINTS, inner)
     most = min(1.0, moving.size() / fixed.size())  # of the fixed volume that the moving one can reach
     tried = []
     for start in _starts(*grids):
@@ -255,16 +285,17 @@ def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
             "the two volumes do not overlap, not even with their centres laid upon one another; look at "
             "their voxel sizes and affines"
         )
-    coarse = _Match(*grids)
+    coarse = _Match(*grids, within=inner)
     best = min(
         (_climb(coarse, centre, np.array(s), 30) for _, s in sorted(tried)[:_KEPT]), key=lambda r: r[0]
     )[1]
     fine = fixed.coarsened(_FINE_MM), moving.coarsened(_FINE_MM)
-    exact, header = _Match(*fine), np.eye(4)
+    inner = solid(fine[0].data) if within else None
+    exact, header = _Match(*fine, within=inner), np.eye(4)
     starts = [best]  # an affine map first; a rigid one where that is none to believe
     if model == "affine":
         starts.insert(0, _climb(coarse, centre, np.r_[best, np.zeros(9)], 40)[1])
-    here, by_header = rough.overlap(header), agreement(*fine, header)
+    here, by_header = rough.overlap(header), agreement(*fine, header, inner)
     for start in starts:
         found = matrix_of(torch.from_numpy(_climb(exact, centre, start, 60)[1]), centre).numpy()
         if not _plausible(found):
@@ -272,7 +303,7 @@ def _aligned(fixed: Grid, moving: Grid, model: str) -> np.ndarray:
         if here < most * _LEAST_OVERLAP:
             return found
         wanted = (_ALIKE + _PER_LOSS * max(here - rough.overlap(found), 0.0)) * by_header
-        if agreement(*fine, found) > max(wanted, most * _CHANCE):
+        if agreement(*fine, found, inner) > max(wanted, most * _CHANCE):
             return found
     return header
 

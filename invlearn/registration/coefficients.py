@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invlearn.registration.fields import compose, exponential, resize, warp
 from invlearn.registration.optimise import Deformation, unfold
 from invlearn.registration.regularise import gradient_energy
-from invlearn.registration.similarity import CLIMBED, check_name
-from invlearn.registration.smoothing import shrink
+from invlearn.registration.similarity import CLIMBED, check_name, seen
+from invlearn.registration.smoothing import shrink, shrink_mask
 from invlearn.wavelets import filter_bank, wavedec, waverec
 
 _STEPS = 40  # a stage
@@ -66,6 +66,7 @@ def optimise_coefficients(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     settings: Coefficients | None = None,
     initial: Float[Tensor, "3 D H W"] | None = None,
+    mask: Bool[Tensor, "D H W"] | None = None,
 ) -> Deformation:
     """Fit the wavelet coefficients of a velocity whose flow makes the moving volume match the fixed one.
 
@@ -86,6 +87,8 @@ def optimise_coefficients(
         None takes the defaults.
     initial
         A field in voxels to start from, such as a network's prediction.
+    mask
+        Where to compare, on the fixed grid; None: everywhere.
 
     Returns
     -------
@@ -104,7 +107,9 @@ def optimise_coefficients(
     if initial is not None:
         initial = initial.to(fixed)
         moving = warp(moving, initial)
-    f, m = (shrink(x[None], [2 if n > 1 else 1 for n in x.shape])[0] for x in (fixed, moving))
+    factors = [2 if n > 1 else 1 for n in fixed.shape]
+    f, m = (shrink(x[None], factors)[0] for x in (fixed, moving))
+    half_mask = None if mask is None else shrink_mask(mask, factors)
     least = min(spacing)
     apart = (spacing[0] / least, spacing[1] / least, spacing[2] / least)
     bands, history = _at_rest(f, settings), []
@@ -117,7 +122,8 @@ def optimise_coefficients(
             for _ in range(count):
                 descent.zero_grad()
                 v = _velocity(bands, settings.wavelet, f.shape)
-                alike = climbed(f, warp(m, exponential(v, _SQUARINGS)))
+                warped = warp(m, exponential(v, _SQUARINGS))
+                alike = climbed(seen(f, half_mask), seen(warped, half_mask))
                 (settings.smoothness * gradient_energy(v, apart) - alike).backward()
                 descent.step()
                 values.append(float(alike.detach()))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invlearn.registration import cpu, similarity
@@ -20,6 +20,7 @@ from invlearn.registration.fields import difference
 from invlearn.registration.smoothing import smooth
 
 Volume = Float[Tensor, "D H W"]
+Mask = Bool[Tensor, "D H W"]
 Force = Float[Tensor, "4 D H W"]
 
 
@@ -60,6 +61,8 @@ class LocalCorrelation:
         Distance of neighbouring voxels along the three axes, in any unit.
     reuse
         Only every so many calls look at the windows anew; between, they pull as they did.
+    mask
+        Where to compare: windows around its voxels, and of them only what lies in it; None: everywhere.
     """
 
     def __init__(
@@ -68,11 +71,13 @@ class LocalCorrelation:
         radius: Sequence[int],
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         reuse: int = 1,
+        mask: Mask | None = None,
     ) -> None:
-        self.fixed, self.radius, self.spacing = similarity.centred(fixed).contiguous(), radius, spacing
+        self.radius, self.spacing, self.mask = radius, spacing, mask
+        self.fixed = self._cut(similarity.centred(fixed)).contiguous()
         self.reuse, self._calls, self._value = reuse, 0, 0.0
-        share = 1 / similarity.box(torch.ones_like(fixed), radius)
-        self.floor = float(similarity.floor_of(fixed))
+        share = self._cut(1 / similarity.box(self._cut(torch.ones_like(fixed)), radius).clamp(min=1))
+        self.floor = self._floor(fixed)
         self.stats = torch.stack([share, share, share])
         _, mean, variance = self.stats
         mean *= similarity.box(self.fixed, radius)
@@ -92,10 +97,25 @@ class LocalCorrelation:
             _weighted(a * self.fixed - b * warped + c, p, warped, self.spacing, out)
         return self._value
 
+    def _cut(self, x: Tensor) -> Tensor:
+        """Nothing outside the mask."""
+        return x if self.mask is None else x * self.mask
+
+    def _floor(self, x: Volume) -> float:
+        return float(similarity.floor_of(x if self.mask is None else x[self.mask][None, None]))
+
     def _look(self, warped: Volume, room: Tensor) -> float:
         """The mean squared correlation; `_weights` becomes what the windows give to every voxel."""
-        floor = float(similarity.floor_of(warped))
-        shared = math.sqrt(floor * self.floor)
+        floor, warped = self._floor(warped), self._cut(warped)
+        value = self._windows(warped, room, floor, math.sqrt(floor * self.floor))
+        if self.mask is None:
+            return value
+        self._weights *= self.mask
+        share = float(self.mask.double().mean())
+        return (value - (1 - share)) / share  # windows around other voxels are empty, and count as 1
+
+    def _windows(self, warped: Volume, room: Tensor, floor: float, shared: float) -> float:
+        """The mean over all windows."""
         if cpu.serves(warped):
             cpu.box(cpu.products(self.fixed, warped, room), self.radius, room)
             value = cpu.correlation_weights(self.stats, room, self._weights, (floor, shared))
@@ -125,16 +145,21 @@ class Squares:
         The volume to match.
     spacing
         Distance of neighbouring voxels along the three axes, in any unit.
+    mask
+        Where to compare; None: everywhere.
     """
 
-    def __init__(self, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    def __init__(
+        self, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0), mask: Mask | None = None
+    ) -> None:
         self.fixed, self.spacing = fixed, spacing
+        self.mask = torch.ones_like(fixed) if mask is None else mask.to(fixed.dtype)
 
     def __call__(self, warped: Volume, out: Force) -> float:
         """Minus the mean squared difference; `out` becomes force and curvature."""
-        residual = self.fixed - warped
-        _weighted(residual, torch.ones_like(residual), warped, self.spacing, out)
-        return -float((residual**2).mean())
+        residual = (self.fixed - warped) * self.mask
+        _weighted(residual, self.mask, warped, self.spacing, out)
+        return -float((residual**2).sum() / self.mask.sum())
 
 
 class Differentiated:
@@ -150,16 +175,25 @@ class Differentiated:
         The volume to match.
     spacing
         Distance of neighbouring voxels along the three axes, in any unit.
+    mask
+        Where to compare, see `similarity.seen`; None: everywhere.
     """
 
-    def __init__(self, name: str, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-        self.similarity, self.fixed, self.spacing = similarity.CLIMBED[name], fixed, spacing
+    def __init__(
+        self,
+        name: str,
+        fixed: Volume,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        mask: Mask | None = None,
+    ) -> None:
+        self.similarity, self.spacing, self.mask = similarity.CLIMBED[name], spacing, mask
+        self.fixed = similarity.seen(fixed, mask)
 
     def __call__(self, warped: Volume, out: Force) -> float:
         """The similarity; `out` becomes force and curvature."""
         with torch.enable_grad():
             w = warped.detach().requires_grad_()
-            value = self.similarity(self.fixed, w)
+            value = self.similarity(self.fixed, similarity.seen(w, self.mask))
             (residual,) = torch.autograd.grad(value, w)
         _weighted(residual, torch.zeros_like(residual), warped, self.spacing, out)
         smooth(out[:3], [_ROUGH / s for s in self.spacing], out[:3])
@@ -170,12 +204,17 @@ class Differentiated:
 
 
 def force_of(
-    name: str, fixed: Volume, radius: int, spacing: Sequence[float] = (1.0, 1.0, 1.0), reuse: int = 1
+    name: str,
+    fixed: Volume,
+    radius: int,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    reuse: int = 1,
+    mask: Mask | None = None,
 ) -> ForceOf:
     """The force of a similarity by its name; `radius`, in voxels of the smallest spacing, is for lncc."""
     similarity.check_name(name)
     if name == "lncc":
-        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing, reuse)
+        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing, reuse, mask)
     if name == "mse":
-        return Squares(fixed, spacing)
-    return Differentiated(name, fixed, spacing)
+        return Squares(fixed, spacing, mask)
+    return Differentiated(name, fixed, spacing, mask)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +25,7 @@ from invlearn.registration.smoothing import shrink
 _NODES = 33  # quantiles
 _ACROSS = 96  # voxels along the longest edge: the grid of the estimates
 _POINTS = 40_000  # voxels that are looked at
+_UNLIKE = 1.4  # things of one kind differ less in volume once they are affinely aligned
 _FEWEST = 100  # of which there must be so many
 _DEGREE = 2  # of the gain's logarithm, along the longest edge
 _LARGEST = 1.5  # gain at most e^1.5
@@ -60,11 +62,41 @@ def noise(x: Float[Tensor, "D H W"]) -> float:
     return sorted(spreads)[2]
 
 
+def _loud(x: Float[Tensor, "D H W"]) -> bool:
+    """Whether the border holds too much to be background."""
+    return _SIGMAS * noise(x) > _MOST_NOISE * float(x.amax() - x.amin())
+
+
 def foreground(x: Float[Tensor, "D H W"], share: float = 0.02) -> Bool[Tensor, "D H W"]:
     """What differs from the background by more than that share of the range, and more than its noise."""
     span = float(x.amax() - x.amin())
     least = max(share * span, min(_SIGMAS * noise(x), _MOST_NOISE * span))
     return (x - background(x)).abs() > least
+
+
+def solid(
+    x: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.0), across: int = _ACROSS
+) -> Bool[Tensor, "D H W"] | None:
+    """The foreground with its cavities, looked up on a coarse grid; None if the border is no background."""
+    factors = _factors(x.shape, spacing, across)
+    coarse = shrink(x[None], factors)[0]
+    if _loud(coarse):
+        return None
+    found = torch.from_numpy(ndimage.binary_fill_holes(foreground(coarse).cpu().numpy())).to(x.device)
+    for axis, k in enumerate(factors):
+        found = found.repeat_interleave(k, axis).narrow(axis, 0, x.shape[axis])
+    return found
+
+
+def filled(x: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> float:
+    """The share of a volume that its object fills, roughly; 0 if nothing tells it from a background."""
+    found = solid(x, spacing, _ACROSS // 2)
+    return 0.0 if found is None else float(found.double().mean())
+
+
+def part(ours: float, theirs: float) -> bool:
+    """Whether objects of two sizes are so unlike that one must be a part of the other."""
+    return bool(min(ours, theirs) > 0 and max(ours, theirs) > _UNLIKE * min(ours, theirs))
 
 
 def interior(x: Float[Tensor, "D H W"]) -> Bool[Tensor, "D H W"]:
@@ -138,9 +170,9 @@ class Gain:
         return torch.as_tensor(total).clamp(*self.limits).exp()
 
 
-def _factors(shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
-    """Voxels to average along each axis, so that the longest edge has about `_ACROSS` left."""
-    size = max(n * s for n, s in zip(shape, spacing, strict=True)) / _ACROSS
+def _factors(shape: Sequence[int], spacing: Sequence[float], across: int = _ACROSS) -> list[int]:
+    """Voxels to average along each axis, so that the longest edge has about so many left."""
+    size = max(n * s for n, s in zip(shape, spacing, strict=True)) / across
     return [max(1, min(round(size / s), n)) for n, s in zip(shape, spacing, strict=True)]
 
 

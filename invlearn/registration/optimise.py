@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invlearn.registration import cpu
@@ -30,7 +30,7 @@ from invlearn.registration.harmonise import foreground, harmonise
 from invlearn.registration.interpolation import sample_channels
 from invlearn.registration.metrics import sd_log_jacobian
 from invlearn.registration.similarity import check_name
-from invlearn.registration.smoothing import halvings, shrink, smooth
+from invlearn.registration.smoothing import halvings, shrink, shrink_mask, smooth
 
 #: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
 _ITERATIONS = (28, 60, 80)
@@ -202,11 +202,14 @@ def _level(
     similarity: str,
     settings: Settings,
     finest: bool,
+    mask: Tensor | None,
 ) -> tuple[Tensor, list[float], bool]:
     """Climb on one grid."""
-    force = force_of(similarity, fixed, settings.radius, spacing, _REUSE)
+    force = force_of(similarity, fixed, settings.radius, spacing, _REUSE, mask)
     stepper = Stepper(fixed.shape, fixed, spacing, settings, finest)
     spare, object_ = torch.empty_like(u), foreground(fixed)
+    if mask is not None:
+        object_ &= mask
     values: list[float] = []
     rough = sd_log_jacobian(u, object_)
     for k in range(steps):
@@ -250,6 +253,7 @@ def optimise(
     settings: Settings | None = None,
     initial: Float[Tensor, "3 D H W"] | None = None,
     one_contrast: bool = False,
+    mask: Bool[Tensor, "D H W"] | None = None,
 ) -> Deformation:
     """Find the field that makes the moving volume match the fixed one, both on one grid.
 
@@ -271,11 +275,18 @@ def optimise(
     one_contrast
         Whether the brightness of the moving volume is brought to that of the fixed one (`harmonise`) on every
         grid but the first, by what is aligned so far.
+    mask
+        Where to compare, on the fixed grid; None: everywhere.
 
     Returns
     -------
     Deformation
         The field, free of folds.
+
+    Raises
+    ------
+    ValueError
+        Volumes of two shapes or not finite; an unknown name; a mask of another shape, or of nothing.
     """
     check_name(similarity)
     settings = settings or DEFAULTS.get(similarity, Settings())
@@ -292,6 +303,9 @@ def optimise(
         moving = warp(moving, initial)
     whole, window = fixed.shape, _window(fixed, moving)
     fixed, moving = fixed[window].contiguous(), moving[window].contiguous()
+    mask = None if mask is None else _checked_mask(mask, whole)[window]
+    if mask is not None and not bool(mask.any()):
+        raise ValueError("the mask holds nothing of the two objects: give another one, or none")
     grids = halvings(fixed.shape, spacing, settings.levels)
     u, last = None, grids[0]
     history, converged = [], False
@@ -303,7 +317,8 @@ def optimise(
         last = factors
         if steps:
             apart, finest = _relative(spacing, factors, f.shape), factors is grids[-1]
-            u, values, converged = _level(f, m, u, apart, steps, similarity, settings, finest)
+            here = None if mask is None else shrink_mask(mask, factors)
+            u, values, converged = _level(f, m, u, apart, steps, similarity, settings, finest, here)
             history.append((tuple(f.shape), tuple(values)))
     assert u is not None
     u = _embedded(u, window, whole)
@@ -311,6 +326,14 @@ def optimise(
     return Deformation(
         u, tuple(history), converged, time.process_time() - start[0], time.perf_counter() - start[1]
     )
+
+
+def _checked_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
+    if tuple(mask.shape) != tuple(shape):
+        raise ValueError(
+            f"the mask lies on the fixed grid, {tuple(shape)}, got {tuple(mask.shape)}; resample it first"
+        )
+    return mask
 
 
 def _window(fixed: Tensor, moving: Tensor) -> tuple[slice, ...]:

@@ -24,10 +24,10 @@ from invlearn.registration import metrics
 from invlearn.registration.coefficients import Coefficients, optimise_coefficients
 from invlearn.registration.fields import inverse as invert
 from invlearn.registration.fields import jacobian_determinant, linear_field, resize, warp
-from invlearn.registration.harmonise import harmonise
+from invlearn.registration.harmonise import harmonise, part, solid
 from invlearn.registration.interpolation import inside
 from invlearn.registration.optimise import DEFAULTS, Deformation, Settings, optimise, unfold
-from invlearn.registration.similarity import CLIMBED, check_name
+from invlearn.registration.similarity import CLIMBED, check_name, seen
 
 #: Similarities that suppose one kind of contrast, which is evened out first.
 _ONE_CONTRAST = ("lncc", "mse")
@@ -38,6 +38,9 @@ _COARSE_STEPS, _INVERSE_STEPS = 10, 3
 _ALIKE = 0.25
 #: How much rougher the two fields are that give a middle of a certain roughness.
 _ONE_SIDED = 1.18
+#: What is said of a pair.
+_PART = "one object is a part of the other (a brain and a head?): they are compared where both are"
+_NO_BETTER = "the deformable stage found nothing better than where it started, and was left out"
 _log = logging.getLogger(__name__)
 
 Registrable = str | os.PathLike[str] | Volume | tuple[Any, Any] | np.ndarray | Tensor
@@ -62,7 +65,7 @@ class Registration:
     history
         For every grid, coarse to fine: its shape and the similarity at every step.
     similarity
-        The name of the similarity, and its value before and after.
+        The name of the similarity, and its value before and after, of what was compared.
     folding_percent
         Share of voxels where the deformation folds.
     sd_log_jacobian
@@ -264,7 +267,7 @@ def register(
     sides = (f, x), (m, y)
     turned = symmetric and start is None and isinstance(affine, str) and _other_way_round(*sides)
     del x, y
-    matrix, found, values = _together(sides[::-1] if turned else sides, affine, climb, start, symmetric)
+    matrix, found, values, said = _together(sides[::-1] if turned else sides, affine, climb, start, symmetric)
     backward = inverted(found.field)
     if turned:
         onto = np.linalg.inv(m.affine) @ np.linalg.inv(matrix) @ f.affine
@@ -273,7 +276,7 @@ def register(
     spent = time.process_time() - clock[0], time.perf_counter() - clock[1]
     if isinstance(affine, str) and affine != "none" and np.array_equal(matrix, np.eye(4)):
         notes.append("nothing was found that is clearly better than where the headers put the two volumes")
-    return _result((f, m), matrix, found, backward, (similarity, *values), spent, (*notes, *more))
+    return _result((f, m), matrix, found, backward, (similarity, *values), spent, (*notes, *more, *said))
 
 
 def _other_way_round(fixed: tuple[Volume, Tensor], moving: tuple[Volume, Tensor]) -> bool:
@@ -298,25 +301,68 @@ def _together(
     climb: functools.partial[Deformation],
     start_from: Tensor | None,
     symmetric: bool,
-) -> tuple[np.ndarray, Deformation, tuple[float, float]]:
-    """The world map, the field on the grid of the first volume, and the similarity before and after."""
+) -> tuple[np.ndarray, Deformation, tuple[float, float], list[str]]:
+    """The world map, the field on the grid of the first volume, the similarity before and after, notes."""
     (f, x), (m, y) = sides
     matrix = _world_map(affine, x, y, f, m)
     start = linear_field(np.linalg.inv(m.affine) @ matrix @ f.affine, f.shape, x)
     _require_overlap(start, m.shape)
-    begun = warp(y, start)
+    begun, mask = warp(y, start), _compared(sides, matrix, start)
     del start, y
-    similarity = climb.keywords["similarity"]
-    if similarity in _ONE_CONTRAST:
+    if climb.keywords["similarity"] in _ONE_CONTRAST:
         begun = harmonise(x, begun, f.spacing)
-    found = climb(x, begun, initial=start_from, spacing=f.spacing)
+    climb = functools.partial(climb, spacing=f.spacing)
+    return matrix, *_deformed(x, begun, mask, climb, start_from, symmetric)
+
+
+def _compared(sides: tuple[tuple[Volume, Tensor], ...], matrix: np.ndarray, start: Tensor) -> Tensor | None:
+    """Where to compare two aligned volumes: everywhere; if one object is a part of the other, where both are.
+
+    What the other has besides has no partner: a skull would be pulled out of a brain without one.
+    """
+    (f, x), (m, y) = sides
+    sizes = [affine_stage.Grid(data, v.affine).object_size() for v, data in sides]
+    if not part(sizes[0], sizes[1] / abs(np.linalg.det(matrix[:3, :3]))):
+        return None
+    ours, theirs = solid(x, f.spacing), solid(y, m.spacing)
+    if ours is None or theirs is None:
+        return None
+    both = ours & (warp(theirs.to(x), start, outside=0.0) > 0.5)
+    return both if bool(both.any()) else None
+
+
+def _deformed(
+    x: Tensor,
+    begun: Tensor,
+    mask: Tensor | None,
+    climb: functools.partial[Deformation],
+    start_from: Tensor | None,
+    symmetric: bool,
+) -> tuple[Deformation, tuple[float, float], list[str]]:
+    """The deformable stage between aligned volumes; the similarity before and after, and notes."""
+    start = None if start_from is None else start_from.to(x)
+    resting = begun if start is None else warp(begun, start)
+    if mask is not None and start is not None:
+        mask = warp(mask.to(x), start) > 0.5
+    found = climb(x, begun, initial=start, mask=mask)
     if symmetric:
-        back = None if start_from is None else inverted(start_from.to(x))
-        other = inverted(climb(begun, x, initial=back, spacing=f.spacing).field)
+        back = None if start is None else inverted(start)
+        other = inverted(climb(begun, x, initial=back, mask=mask).field)
         found = dataclasses.replace(found, field=unfold((found.field + other) / 2))
-    alike = CLIMBED[similarity]
-    with torch.no_grad():
-        return matrix, found, (float(alike(x, begun)), float(alike(x, warp(begun, found.field))))
+    similarity = CLIMBED[climb.keywords["similarity"]]
+
+    @torch.no_grad()
+    def alike(moved: Tensor) -> float:
+        return float(similarity(seen(x, mask), seen(moved, mask)))
+
+    before, after = alike(begun), alike(warp(begun, found.field))
+    notes = [] if mask is None else [_PART]
+    if after < (before if start is None else alike(resting)):
+        rest = unfold(torch.zeros_like(found.field) if start is None else start)
+        if alike(warp(begun, rest)) > after:
+            found, after = dataclasses.replace(found, field=rest), alike(warp(begun, rest))
+            notes.append(_NO_BETTER)
+    return found, (before, after), notes
 
 
 def carried(u: Float[Tensor, "3 D H W"], matrix: np.ndarray, shape: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlearn.registration import cpu
@@ -202,6 +202,13 @@ def mind(
     _checked(fixed, moving, "mind")
     a, b = mind_descriptor(fixed, radius, distance), mind_descriptor(moving, radius, distance)
     return ((a - b) ** 2).mean((-4, -3, -2, -1))
+
+
+def seen(
+    x: Float[Tensor, "*batch D H W"], mask: Bool[Tensor, "D H W"] | None
+) -> Float[Tensor, "*batch D H W"]:
+    """A volume within a mask, zero beyond: two such volumes differ in nothing out there; None: all of it."""
+    return x if mask is None else torch.where(mask, x, 0.0)
 
 
 def soft_dice(

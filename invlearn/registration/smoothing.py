@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from invlearn.registration import cpu
+
+_MOSTLY = 0.5  # of a block in a mask: then all of it counts
 
 
 def taps(sigma: float) -> Float[Tensor, taps]:
@@ -67,6 +69,12 @@ def shrink(x: Float[Tensor, "C D H W"], factors: Sequence[int]) -> Float[Tensor,
         padding = [0, missing[2], 0, missing[1], 0, missing[0]]
         x = functional.pad(x[None], padding, mode="replicate")[0]
     return functional.avg_pool3d(x[None], list(factors))[0]
+
+
+def shrink_mask(mask: Bool[Tensor, "D H W"], factors: Sequence[int]) -> Bool[Tensor, "d h w"]:
+    """The blocks that lie in a mask by half at least; the fullest ones if none does."""
+    share = shrink(mask[None].to(torch.float32), factors)[0]
+    return share >= min(_MOSTLY, float(share.amax()))
 
 
 def halvings(

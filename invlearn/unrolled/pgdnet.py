@@ -7,11 +7,12 @@ Iteration t of T, with the same weights in all:
     x = ρ a(T1, T2)                         the signals of these tissues, and no others: the decoder
 
 The encoder begins with the exact inverse of the decoder (the best T1, T2, ρ for the coefficients of a voxel),
-and the CNN adds what neighbours tell: log T1, log T2 and ρ change by its output. With an output of zero this
-is projection onto the data and onto what tissues can give, in turns (BLIP, with a better step). All that the
-CNN sees is in units of the object's signal, turned by the smoothed phase of ρ, beside the standard deviation
-of what is not yet explained: so the weights know neither the unit of the data nor their noise, matrix, coils
-or trajectory. They know the sequence and the basis of its signals.
+and the CNN adds what neighbours tell: log T1, log T2 and ρ change by its output, and log T1 and log T2 become
+means over those neighbours that it takes for the same tissue (`NonLocalMeans`). Without it this is projection
+onto the data and onto what tissues can give, in turns (BLIP, with a better step). All that the CNN sees is in
+units of the object's signal, turned by the smoothed phase of ρ, beside the standard deviation of what is not
+yet explained: so the weights know neither the unit of the data nor their noise, matrix, coils or trajectory.
+They know the sequence and the basis of its signals.
 
 D. Chen, M. Davies, M. Golbabaee, MICCAI 2020, arXiv:2006.15271. There the data are real, on a Cartesian grid
 and of one coil, the encoder ends in a pixelwise network instead of beginning with the inverse, and the step
@@ -24,6 +25,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +36,7 @@ from torch.nn import functional
 
 from invlearn.physics.mri.sequence import FingerprintSequence
 from invlearn.physics.nufft import apply_toeplitz
+from invlearn.unrolled.neighbours import NonLocalMeans
 from invlearn.unrolled.networks import UNet
 from invlearn.unrolled.pixelwise import ExactSignals, PixelwiseInverse, SignalNetwork, Signals, amplitude
 from invlearn.unrolled.subspace import SubspaceProblem
@@ -41,6 +44,7 @@ from invlearn.unrolled.wiener import Wiener, real_dot
 
 TRAINS = ("flip_angle", "phase", "tr", "te")
 OUTPUTS = 5  # log T1, log T2, gain and both parts of ρ
+_FEATURES, _RADIUS = 6, 3  # for each of log T1 and log T2, to tell neighbours apart; pixels to each side
 _TYPICAL = (1.0, 0.08)  # T1, T2 (s) of what signals are compared with
 _SEEN = 0.02  # of the object's signal: below it a voxel is not inverted
 _LARGEST = 6.0  # density in units of the object's
@@ -50,6 +54,7 @@ _BODY = ((0.5, 2.5), (0.03, 0.18))  # T1, T2 (s) of most tissues
 _TISSUES = 40  # values of each, for the covariance
 TRUST = 10.0  # how much smaller the variance of tissues is around an iterate than around zero
 _ROUGH = 3  # conjugate-gradient steps that show the object's density and the noise
+_SHY = 0.02  # standard deviation of the weights of features before training
 _LEVEL = 0.1  # the CNN sees 1 + log10 of noise over signal / this
 
 
@@ -168,25 +173,41 @@ class Estimate:
         )
 
 
-class _Scene(NamedTuple):
-    """What the encoder knows beside s.
+class Scene(NamedTuple):
+    """What the encoder is given in an iteration.
 
     Attributes
     ----------
-    scan
-        The data.
-    scale
-        The object's density.
-    noise
-        See `Estimate`.
-    before
-        The iterate before.
+    images
+        s `(K, *image)`.
+    point, density
+        The tissue that fits each voxel of it best: log T1 and log T2 (s) `(2, *image)`, ρ `(*image)`.
+    gain
+        As in `Measured`.
+    noise, scale
+        As in `Estimate` and `Start`, of no axes.
+    b1
+        As in `Measured`.
+    last_images, last_point, last_density
+        Of the iterate before; None in the first iteration.
     """
 
-    scan: Measured
+    images: Tensor
+    point: Tensor
+    density: Tensor
+    gain: Tensor
+    noise: Tensor
     scale: Tensor
-    noise: float
-    before: Estimate | None
+    b1: Tensor | None = None
+    last_images: Tensor | None = None
+    last_point: Tensor | None = None
+    last_density: Tensor | None = None
+
+    def after(self, before: Estimate | None) -> Scene:
+        """The same, with the iterate before."""
+        if before is None:
+            return self
+        return self._replace(last_images=before.images, last_point=before.point, last_density=before.density)
 
 
 class PGDNet(nn.Module):
@@ -267,9 +288,12 @@ class PGDNet(nn.Module):
                 layer, nn.Conv2d
             ):  # as large behind ten layers without normalisation as before them
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        head = nn.Conv2d(width, OUTPUTS, 1)
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
+        self.neighbours = NonLocalMeans(2, _FEATURES, _RADIUS)
+        # corrections, the logarithm of how noisy log T1 and log T2 are, features
+        head = nn.Conv2d(width, OUTPUTS + 2 + 2 * _FEATURES, 1)
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.normal_(head.weight, std=_SHY)  # distances of features are squared: zeros would stay zeros
+        nn.init.zeros_(head.weight[: OUTPUTS + 2])
         self.encoder.head = head
 
     @property
@@ -326,19 +350,36 @@ class PGDNet(nn.Module):
             Whether every iterate is a constant to those after it: gradients of the iterates' losses
             then need the memory of one iteration.
         """
+        found: list[Estimate] = []
+        for scene in self._scenes(scan, found, detach):
+            found.append(self.encode(scene, learned=learned))
+        return found
+
+    @torch.no_grad()
+    def scenes(self, scan: Measured) -> list[Scene]:
+        """What the encoder meets in all T iterations, to learn from without going through them again."""
+        found: list[Estimate] = []
+        met = []
+        for scene in self._scenes(scan, found, True):
+            met.append(scene)
+            found.append(self.encode(scene))
+        return met
+
+    def _scenes(self, scan: Measured, found: list[Estimate], detach: bool) -> Iterator[Scene]:
+        """Iteration after iteration, each from the estimate that was added to `found` last."""
         wiener = Wiener(scan, self._covariance(scan.gain.device))
         s, noise, scale = scan.start or self.first(scan, wiener)
-        before, found = None, []
+        before = None
         for _ in range(self.iterations):
-            if before is not None:
+            if found:
+                before = found[-1].detached() if detach else found[-1]
                 normal = scan.normal(before.images)
                 noise = scan.noise(before.images.detach(), normal.detach())
                 variance = TRUST * (noise / float(scale)) ** 2
                 s = before.images + wiener.correction(scan.back_projection - normal, variance, self.steps)
-            estimate = self._encode(s, _Scene(scan, scale, noise, before), learned)
-            found.append(estimate)
-            before = estimate.detached() if detach else estimate
-        return found
+            point, rho = self._inverted(s, scan, scale, before)
+            level = torch.tensor(noise, device=s.device)
+            yield Scene(s, point, rho, scan.gain, level, scale, scan.b1).after(before)
 
     def require_b1(self, b1: Tensor | None) -> None:
         """Refuse a B1 map that the decoder was not fitted for.
@@ -391,33 +432,45 @@ class PGDNet(nn.Module):
 
     # --- the proximal operator ---
 
-    def _encode(self, s: Tensor, scene: _Scene, learned: bool) -> Estimate:
-        """T1, T2 and ρ from s, and the images they make."""
-        point, rho = self._inverted(s, scene)
-        output = torch.zeros(OUTPUTS, *rho.shape, device=s.device)
-        turn = _smooth_phase(rho.detach())
+    def encode(self, scene: Scene, *, learned: bool = True) -> Estimate:
+        """T1, T2 and ρ from s, and the images they make.
+
+        Parameters
+        ----------
+        scene
+            What is known.
+        learned
+            See `forward`.
+        """
+        s, point = scene.images, scene.point
+        output = torch.zeros(OUTPUTS, *point.shape[1:], device=s.device)
+        turn = _smooth_phase(scene.density.detach())
         if learned:
-            output = self._correction(s, point, rho * turn.conj(), turn, scene)
-        point = self._inside(point + output[:2])
-        b1 = None if scene.scan.b1 is None else scene.scan.b1.flatten()
+            output = self._correction(scene, turn)
+            noise = _level(scene) * output[OUTPUTS : OUTPUTS + 2].exp()
+            point = self.neighbours(point + output[:2], noise, output[OUTPUTS + 2 :], scene.density != 0)
+        point = self._inside(point)
+        b1 = None if scene.b1 is None else scene.b1.flatten()
         atoms = self.decoder(point.flatten(1).T, b1)
-        rho = _limited(amplitude(atoms, s.flatten(1).T), _LARGEST * scene.scale).reshape(rho.shape)
+        rho = _limited(amplitude(atoms, s.flatten(1).T), _LARGEST * scene.scale).reshape(turn.shape)
         rho = (1 + output[2]) * rho + scene.scale * turn * torch.complex(output[3], output[4])
         images = (atoms * rho.flatten()[:, None]).T.reshape(s.shape)
-        return Estimate(point, rho, images, s, scene.noise)
+        return Estimate(point, rho, images, s, float(scene.noise))
 
-    def _inverted(self, s: Tensor, scene: _Scene) -> tuple[Tensor, Tensor]:
+    def _inverted(
+        self, s: Tensor, scan: Measured, scale: Tensor, before: Estimate | None
+    ) -> tuple[Tensor, Tensor]:
         """The tissue and ρ that fit each voxel best; a typical tissue and ρ = 0 where there is little."""
         typical, signal = self._typical(s)
-        least = _SEEN * scene.scale * torch.linalg.vector_norm(signal)
+        least = _SEEN * scale * torch.linalg.vector_norm(signal)
         seen = torch.linalg.vector_norm(s.detach(), dim=0) > least
-        b1 = None if scene.scan.b1 is None else scene.scan.b1[seen]
-        start = None if scene.before is None else scene.before.point[:, seen].T.detach()
+        b1 = None if scan.b1 is None else scan.b1[seen]
+        start = None if before is None else before.point[:, seen].T.detach()
         fitted = self.inverse(s[:, seen].T, b1, start)
         point = _column(typical, s).expand(2, *seen.shape).clone()
         rho = torch.zeros_like(s[0])
         point[:, seen] = fitted.point.T
-        rho[seen] = _limited(fitted.density, _LARGEST * scene.scale)
+        rho[seen] = _limited(fitted.density, _LARGEST * scale)
         return point, rho
 
     def _inside(self, point: Tensor) -> Tensor:
@@ -426,36 +479,42 @@ class PGDNet(nn.Module):
         point = torch.maximum(torch.minimum(point, high), low)
         return torch.stack([point[0], torch.minimum(point[1], point[0])])
 
-    def _correction(self, s: Tensor, point: Tensor, rho: Tensor, turn: Tensor, scene: _Scene) -> Tensor:
-        """The CNN's output `(5, *image)`; `rho` is turned already."""
-        scan, scale, before = scene.scan, scene.scale, scene.before
+    def _correction(self, scene: Scene, turn: Tensor) -> Tensor:
+        """The CNN's output `(channels, *image)`, for images turned by the smooth phase."""
+        s, scale = scene.images, scene.scale
         typical, signal = self._typical(s)
-        level = scene.noise / (scan.gain.clamp_min(1e-3 * scan.gain.max()).sqrt() * scale)
+        level = _level(scene)
         power = signal.abs().square()
         # coefficients that are small in all tissues are mostly noise
         size = scale * (power / 4 + power.mean() / 100 + level.square().mean()).sqrt()
         middle, unit = _column(typical, s), turn.conj() / _column(size, s)
         turned = s * unit
-        if before is None:
+        if scene.last_images is None or scene.last_point is None or scene.last_density is None:
             last = torch.zeros(self.rank + 3, *level.shape, device=s.device)
         else:
-            density = (before.density * turn.conj()).real[None] / scale
-            last = torch.cat([(before.images * unit).real, before.point - middle, density])
+            density = (scene.last_density * turn.conj()).real[None] / scale
+            last = torch.cat([(scene.last_images * unit).real, scene.last_point - middle, density])
         flat = torch.zeros_like(level)
         channels = [
             turned.real,
             turned.imag,
             last,
-            point - middle,
-            rho.real[None] / scale,
+            scene.point - middle,
+            (scene.density * turn.conj()).real[None] / scale,
             1 + torch.log10(level / _LEVEL)[None],
-            10 * (flat if scan.b1 is None else scan.b1 - 1)[None],
-            (flat + float(before is None))[None],
+            10 * (flat if scene.b1 is None else scene.b1 - 1)[None],
+            (flat + float(scene.last_images is None))[None],
         ]
         stacked = torch.cat(channels)
         planes = stacked.movedim(0, -3).reshape(-1, *stacked.shape[:1], *stacked.shape[-2:])
         output = self.encoder(planes)
-        return output.reshape(*s.shape[1:-2], OUTPUTS, *s.shape[-2:]).movedim(-3, 0)
+        return output.reshape(*s.shape[1:-2], -1, *s.shape[-2:]).movedim(-3, 0)
+
+
+def _level(scene: Scene) -> Tensor:
+    """Standard deviation of a coefficient without folding, over the object's density, `(*image)`."""
+    gain = scene.gain.clamp_min(1e-3 * scene.gain.max())
+    return scene.noise / (gain.sqrt() * scene.scale)
 
 
 def _column(values: Tensor, image: Tensor) -> Tensor:

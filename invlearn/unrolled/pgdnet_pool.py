@@ -294,17 +294,25 @@ class Pool(Dataset[dict[str, Tensor]]):
             with np.load(self.folder / f"group_{group:03}.npz") as archive:
                 self._kernels[group] = torch.from_numpy(archive["kernel"])
         found["kernel"] = self._kernels[group]
-        return _turned(found, int(torch.randint(8, ()))) if self.turned else found
+        return turned(found, int(torch.randint(8, ()))) if self.turned else found
 
 
 _NUMBERS = ("energy", "samples", "start_noise", "start_scale")
 
 
-def _turned(item: dict[str, Tensor], which: int) -> dict[str, Tensor]:
-    """Image and k-space, one of eight ways."""
+def turned(item: dict[str, Tensor], which: int) -> dict[str, Tensor]:
+    """Images `(..., H, W)` and k-space, one of eight ways; numbers as they are.
+
+    Parameters
+    ----------
+    item
+        Of a pool, or of what its scans become.
+    which
+        0 to 7: a bit for each flip, one for the transposition.
+    """
     found = {}
     for name, value in item.items():
-        if name not in _NUMBERS:
+        if name not in _NUMBERS and value.ndim > 1:
             for bit, axis in ((1, -2), (2, -1)):
                 if which & bit:
                     value = value.flip(axis)

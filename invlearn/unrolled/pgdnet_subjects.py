@@ -16,18 +16,23 @@ from invlearn.physics.mri.fingerprint.anatomy import Tissue, deformed, head_labe
 Anatomy = Callable[[np.random.Generator, tuple[int, int]], TissueMaps]
 
 
-def synthetic(b1: float = 0.0) -> Anatomy:
-    """Drawn heads; a share `b1` of them with a B1 map."""
+TEXTURE = 0.03  # of `tissue_maps`
+
+
+def synthetic(b1: float = 0.0, texture: float = TEXTURE) -> Anatomy:
+    """Drawn heads; a share `b1` of them with a B1 map; `texture` as for `tissue_maps`."""
 
     def anatomy(rng: np.random.Generator, shape: tuple[int, int]) -> TissueMaps:
         finer = int(rng.choice([2, 3]))
         labels = head_labels((finer * shape[0], finer * shape[1]), rng, pixel=1 / finer)
-        return tissue_maps(labels, rng, finer=finer, b1=bool(rng.random() < b1))
+        return tissue_maps(labels, rng, finer=finer, texture=texture, b1=bool(rng.random() < b1))
 
     return anatomy
 
 
-def of_labels(labels: np.ndarray, tissues: Mapping[int, Tissue], *, b1: float = 0.0) -> Anatomy:
+def of_labels(
+    labels: np.ndarray, tissues: Mapping[int, Tissue], *, b1: float = 0.0, texture: float = TEXTURE
+) -> Anatomy:
     """Random planes of a label volume, deformed, with tissues drawn anew for each scan.
 
     Parameters
@@ -38,6 +43,8 @@ def of_labels(labels: np.ndarray, tissues: Mapping[int, Tissue], *, b1: float = 
         What the labels may be made of.
     b1
         Share of scans with a B1 map.
+    texture
+        As for `tissue_maps`.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def of_labels(labels: np.ndarray, tissues: Mapping[int, Tissue], *, b1: float = 
         fine = deformed(piece.repeat(2, 0).repeat(2, 1), rng)
         if not fine.any():
             return anatomy(rng, shape)
-        return tissue_maps(fine, rng, tissues=tissues, b1=bool(rng.random() < b1))
+        return tissue_maps(fine, rng, tissues=tissues, texture=texture, b1=bool(rng.random() < b1))
 
     return anatomy
 

@@ -19,6 +19,7 @@ from invlearn.unrolled.pixelwise import SignalNetwork, Signals
 #: Flip-angle factors that a decoder is fitted for.
 B1 = tuple(round(0.7 + 0.05 * i, 2) for i in range(13))
 _ENERGY = 0.99995
+_TINY = 1e-5  # of a mean, before its logarithm is taken
 _ROUND = 0.005  # of a logarithm: below it errors count squared, above it as they are
 
 
@@ -34,6 +35,9 @@ class MapLoss:
     ----------
     t1, t2, pd, images
         Weights.
+    relative
+        Whether the logarithms of the four means of a scan are added in place of the means: then a tenth less
+        error counts as much in a scan with little noise as in one with much.
     robust
         e: errors of log T1 and log T2 count as e ln(1 + error/e), so that voxels and scans about which little
         can be known do not outweigh the others; None for the errors themselves.
@@ -45,6 +49,7 @@ class MapLoss:
     t2: float = 1.0
     pd: float = 0.5
     images: float = 0.2
+    relative: bool = False
     robust: float | None = None
     detach: bool = True
 
@@ -61,26 +66,27 @@ class MapLoss:
         """Of a batch of one scan of a `Pool`."""
         scan = measured(batch)
         found = network(scan, detach=self.detach)
-        truth = _truth(network, batch)
-        rows = [self._of(estimate, truth) for estimate in found]
+        truth = truth_of(network, batch)
+        rows = [self.of(estimate, truth) for estimate in found]
         weights = torch.arange(1, len(rows) + 1, dtype=torch.float32)
         weights = weights / weights.sum()
         loss = torch.stack([row.pop("loss") for row in rows]) @ weights
         return {"loss": loss} | {name: value.detach() for name, value in rows[-1].items()}
 
-    def _of(self, found: Estimate, truth: _Truth) -> dict[str, Tensor]:
+    def of(self, found: Estimate, truth: Truth) -> dict[str, Tensor]:
+        """Of one iterate: the sum, and its parts."""
         weight = truth.weight / truth.weight.sum()
         gaps = _soft(found.point, truth.point)
-        t1, t2 = ((error * weight).sum() for error in gaps)
-        if self.robust is None:
-            first = self.t1 * t1 + self.t2 * t2
-        else:
-            bent = self.robust * torch.log1p(gaps / self.robust)
-            first = self.t1 * (bent[0] * weight).sum() + self.t2 * (bent[1] * weight).sum()
+        bent = gaps if self.robust is None else self.robust * torch.log1p(gaps / self.robust)
         pd = (found.density - truth.density).abs().mean() / truth.scale
         gap = (found.images - truth.images).abs().square().sum(0)
         images = (gap / truth.size**2 + 1e-12).sqrt().mean()
-        loss = first + self.pd * pd + self.images * images
+        means = [(bent[0] * weight).sum(), (bent[1] * weight).sum(), pd, images]
+        if self.relative:
+            means = [torch.log(mean + _TINY) for mean in means]
+        weights = (self.t1, self.t2, self.pd, self.images)
+        loss = sum((w * mean for w, mean in zip(weights, means, strict=True)), torch.zeros_like(pd))
+        t1, t2 = ((error * weight).sum() for error in gaps)
         return {"loss": loss, "t1": t1, "t2": t2, "pd": pd, "images": images}
 
 
@@ -90,7 +96,7 @@ def _soft(found: Tensor, truth: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
     """Maps and images of a scan, and their size."""
 
     point: Tensor
@@ -102,7 +108,8 @@ class _Truth:
 
 
 @torch.no_grad()
-def _truth(network: PGDNet, batch: dict[str, Tensor]) -> _Truth:
+def truth_of(network: PGDNet, batch: dict[str, Tensor]) -> Truth:
+    """Of a batch of one scan."""
     t1, t2, density = (batch[name][0] for name in ("t1", "t2", "pd"))
     inside = density.abs() > 0
     point = torch.stack([t1, t2]).where(inside, torch.tensor(1.0)).log()
@@ -114,7 +121,7 @@ def _truth(network: PGDNet, batch: dict[str, Tensor]) -> _Truth:
     scale = (power.square().sum() / power.sum()).sqrt()
     strength = images.abs().square().sum(0)
     weight = inside * (density.abs() / (0.3 * scale)).clamp_max(1)
-    return _Truth(point, density, images, weight, scale, (strength.square().sum() / strength.sum()).sqrt())
+    return Truth(point, density, images, weight, scale, (strength.square().sum() / strength.sum()).sqrt())
 
 
 @dataclass(frozen=True)

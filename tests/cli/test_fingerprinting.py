@@ -12,9 +12,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from invlearn.cli import main
 from invlearn.io import read_scan
 from invlearn.io.maps import write_map
 from invlearn.physics.mri import FingerprintSequence, trajectories
@@ -23,26 +21,11 @@ from invlearn.training import save_network
 from invlearn.unrolled import PGDNet, fingerprinting
 from invlearn.unrolled.pixelwise import SignalNetwork
 
+COMMAND = ("mrf",)
 FOREIGN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "foreign_scan.py"))
 SIZE, FRAMES = 24, 60
 MAPS = ("T1map", "T2map", "PDmap")
 WRITTEN = {f"{name}{sd}.{kind}" for name in MAPS for sd in ("", "_sd") for kind in ("nii.gz", "json")}
-
-
-def run(*args: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, ["mrf", *map(str, args)])
-
-
-def refused(*args: object) -> str:
-    """What the command says: one line, exit code 2, no traceback."""
-    result = run(*args)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.endswith("...")]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("invlearn")
-    return lines[0]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +47,7 @@ def tissue() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Maps, a scan of them, and its reconstruction."""
     place = tmp_path_factory.mktemp("mrf")
     np.savez(place / "maps.npz", **tissue())
@@ -108,7 +91,7 @@ def test_the_results_are_what_the_contract_says(folder: Path) -> None:
         assert words in html
 
 
-def test_evaluate_prints_exactly_the_contract(folder: Path) -> None:
+def test_evaluate_prints_exactly_the_contract(run: Any, folder: Path) -> None:
     result = run("evaluate", folder / "out", "--truth", folder / "maps.npz", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -123,7 +106,7 @@ def test_evaluate_prints_exactly_the_contract(folder: Path) -> None:
     assert len(words.stdout.splitlines()) == 4
 
 
-def test_a_folder_of_maps_is_a_truth_too(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_maps_is_a_truth_too(run: Any, folder: Path, tmp_path: Path) -> None:
     truth = tissue()
     for name, array in (("T1map", truth["t1"]), ("T2map", truth["t2"]), ("PDmap", truth["pd"])):
         write_map(tmp_path / f"{name}.nii.gz", array, (1.0, 1.0), "s")
@@ -136,7 +119,7 @@ def test_a_folder_of_maps_is_a_truth_too(folder: Path, tmp_path: Path) -> None:
     assert itself["t1"] == {"median_relative_error": 0, "nrmse": 0, "bias": 0}
 
 
-def test_simulation_comes_from_the_seed(folder: Path, tmp_path: Path) -> None:
+def test_simulation_comes_from_the_seed(run: Any, folder: Path, tmp_path: Path) -> None:
     scans = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         args = (
@@ -157,7 +140,7 @@ def test_simulation_comes_from_the_seed(folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(scans[0], scans[2])
 
 
-def test_simulate_with_every_option(folder: Path, tmp_path: Path) -> None:
+def test_simulate_with_every_option(run: Any, folder: Path, tmp_path: Path) -> None:
     sequence = FingerprintSequence.default(9)
     sequence.to_csv(tmp_path / "train.csv")
     np.save(tmp_path / "arms.npy", trajectories.radial(4, 30).numpy())
@@ -177,7 +160,7 @@ def test_simulate_with_every_option(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(*ends, atol=1e-6)  # straight through the middle
 
 
-def test_reconstruct_a_foreign_scan_with_every_option(tmp_path: Path) -> None:
+def test_reconstruct_a_foreign_scan_with_every_option(run: Any, refused: Any, tmp_path: Path) -> None:
     """Written without invlearn, nothing on the sequence in the header, trajectory and coils beside it."""
     data, trajectory = FOREIGN["simulate"](tissue(), FRAMES, 4, 35.0, samples=300)
     FOREIGN["write"](tmp_path / "scan.h5", data, trajectory, (SIZE, SIZE))
@@ -211,7 +194,7 @@ def test_reconstruct_a_foreign_scan_with_every_option(tmp_path: Path) -> None:
     assert errors["t2"]["median_relative_error"] < 0.05
 
 
-def test_the_sequence_given_wins_over_the_header(folder: Path, tmp_path: Path) -> None:
+def test_the_sequence_given_wins_over_the_header(run: Any, folder: Path, tmp_path: Path) -> None:
     sequence = FingerprintSequence.default(FRAMES)
     FingerprintSequence(0.8 * sequence.flip_angle, sequence.phase, sequence.tr, sequence.te).to_csv(
         tmp_path / "weaker.csv"
@@ -235,14 +218,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_pgdnet_needs_weights(folder: Path, tmp_path: Path) -> None:
+def test_pgdnet_needs_weights(refused: Any, folder: Path, tmp_path: Path) -> None:
     line = refused("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--method", "pgdnet")
     assert f"no PGD-Net weights for this sequence of {FRAMES} frames" in line
     assert "invlearn mrf train MAPS_FOLDER -o DIR" in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pgdnet_with_weights(folder: Path, tmp_path: Path, weights: Path) -> None:
+def test_pgdnet_with_weights(run: Any, folder: Path, tmp_path: Path, weights: Path) -> None:
     args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--method", "pgdnet")
     result = run(*args, "--weights", weights)
     assert result.exit_code == 0, result.output
@@ -263,14 +246,16 @@ def test_pgdnet_with_weights(folder: Path, tmp_path: Path, weights: Path) -> Non
     ],
 )
 def test_weights_for_something_else(
-    folder: Path, tmp_path: Path, weights: Path, options: tuple[object, ...], message: str
+    refused: Any, folder: Path, tmp_path: Path, weights: Path, options: tuple[object, ...], message: str
 ) -> None:
     args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--weights", weights)
     assert message in refused(*args, *options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_weights_and_scans_for_pgdnet(folder: Path, tmp_path: Path, weights: Path) -> None:
+def test_bad_weights_and_scans_for_pgdnet(
+    run: Any, refused: Any, folder: Path, tmp_path: Path, weights: Path
+) -> None:
     learned = ("--method", "pgdnet", "--weights")
     args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", *learned)
     (tmp_path / "bad.safetensors").write_bytes(weights.read_bytes()[:-100])
@@ -286,7 +271,7 @@ def test_bad_weights_and_scans_for_pgdnet(folder: Path, tmp_path: Path, weights:
 
 
 def test_a_reconstruction_that_does_not_converge_says_so(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dataclasses
 
@@ -302,7 +287,7 @@ def test_a_reconstruction_that_does_not_converge_says_so(
     assert (tmp_path / "o" / "T1map.nii.gz").exists()
 
 
-def test_nothing_is_overwritten(folder: Path) -> None:
+def test_nothing_is_overwritten(refused: Any, folder: Path) -> None:
     assert "--overwrite" in refused("simulate", folder / "maps.npz", "-o", folder / "scan.h5")
     assert "--overwrite" in refused("reconstruct", folder / "scan.h5", "-o", folder / "out")
 
@@ -311,7 +296,7 @@ def test_nothing_is_overwritten(folder: Path) -> None:
     ("name", "value", "message"),
     [("t1", -1.0, "t1 must be positive"), ("t2", 9.0, "T2 is above T1"), ("pd", np.nan, "pd is NaN")],
 )
-def test_impossible_maps(tmp_path: Path, name: str, value: float, message: str) -> None:
+def test_impossible_maps(refused: Any, tmp_path: Path, name: str, value: float, message: str) -> None:
     arrays = tissue()
     arrays[name][12, 12] = value
     np.savez(tmp_path / "m.npz", **arrays)
@@ -357,13 +342,13 @@ def damaged(folder: Path, tmp_path: Path, change: str) -> Path:
         ("coils", "zero coils"),
     ],
 )
-def test_damaged_scans(folder: Path, tmp_path: Path, change: str, message: str) -> None:
+def test_damaged_scans(refused: Any, folder: Path, tmp_path: Path, change: str, message: str) -> None:
     path = damaged(folder, tmp_path, change)
     assert message in refused("reconstruct", path, "-o", tmp_path / "o")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.h5"]
 
 
-def test_a_sequence_of_another_length(folder: Path, tmp_path: Path) -> None:
+def test_a_sequence_of_another_length(refused: Any, folder: Path, tmp_path: Path) -> None:
     FingerprintSequence.default(FRAMES - 7).to_csv(tmp_path / "s.csv")
     line = refused("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--sequence", tmp_path / "s.csv")
     assert str(FRAMES - 7) in line
@@ -394,7 +379,7 @@ def test_a_sequence_of_another_length(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_files_that_do_not_fit(
-    folder: Path, tmp_path: Path, option: str, content: np.ndarray, message: str
+    refused: Any, folder: Path, tmp_path: Path, option: str, content: np.ndarray, message: str
 ) -> None:
     np.save(tmp_path / "a.npy", content)
     args = ("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", option, tmp_path / "a.npy")
@@ -402,7 +387,7 @@ def test_files_that_do_not_fit(
     assert not (tmp_path / "o").exists()
 
 
-def test_rank_above_the_frames(folder: Path, tmp_path: Path) -> None:
+def test_rank_above_the_frames(refused: Any, folder: Path, tmp_path: Path) -> None:
     line = refused("reconstruct", folder / "scan.h5", "-o", tmp_path / "o", "--rank", FRAMES + 1)
     assert f"rank {FRAMES + 1} is not between 1 and" in line
     assert str(FRAMES) in line
@@ -424,7 +409,7 @@ def test_rank_above_the_frames(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], message: str
+    refused: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(path.name for path in folder.iterdir())
@@ -432,14 +417,14 @@ def test_wrong_usage(
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_evaluate_needs_one_grid(folder: Path, tmp_path: Path) -> None:
+def test_evaluate_needs_one_grid(refused: Any, folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "small.npz", **{name: value[:20] for name, value in tissue().items()})
     line = refused("evaluate", folder / "out", "--truth", tmp_path / "small.npz")
     assert "the truth (20, 24)" in line
 
 
 def test_sizes_that_memory_cannot_hold_are_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invlearn.physics.mri.fingerprint.simulate.memory_limit", lambda: 10**6)
     assert "MB of memory" in refused("simulate", folder / "maps.npz", "-o", tmp_path / "x.h5")
@@ -450,7 +435,7 @@ def test_sizes_that_memory_cannot_hold_are_refused(
 
 @pytest.mark.parametrize("what", ["scan", "maps"])
 def test_a_full_disk_leaves_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def full(path: Path, *rest: Any, **options: Any) -> None:
         Path(path).write_bytes(b"half")

@@ -16,28 +16,27 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from click.testing import CliRunner, Result
 
-from invlearn.cli import main
 from invlearn.cli.learnability import GROUPS, print_report
 from invlearn.identifiability import check
 from invlearn.physics import OperatorFamily
 from invlearn.physics.groups import group_by_name
 
+COMMAND = ("learnability",)
 RNG = np.random.default_rng(0)
 N, K = 30, 3
 
 
-def run(*args: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, ["learnability", *map(str, args)])
-
-
-def answer(*args: object) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def answer(run: Any) -> Any:
     """What --json prints."""
-    result = run(*args, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+
+    def read(*args: object) -> dict[str, Any]:
+        result = run(*args, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    return read
 
 
 def save(folder: Path, name: str, array: object) -> Path:
@@ -65,13 +64,13 @@ def one_mask(tmp_path: Path) -> Path:
 # --- answers -------------------------------------------------------------------------------------
 
 
-def test_the_json_is_exactly_the_report(gaussian: Path) -> None:
+def test_the_json_is_exactly_the_report(answer: Any, gaussian: Path) -> None:
     family = OperatorFamily.from_matrices(np.load(gaussian))
     expected = check(family, dimension=K, seed=5).to_dict()
     assert answer("--matrices", gaussian, "--dimension", K, "--seed", 5) == json.loads(json.dumps(expected))
 
 
-def test_the_json_has_the_fixed_keys(gaussian: Path) -> None:
+def test_the_json_has_the_fixed_keys(answer: Any, gaussian: Path) -> None:
     report = answer("--matrices", gaussian, "--dimension", K)
     assert set(report) >= {
         "verdict", "n", "m", "operators", "group", "dimension", "bounds", "certificate", "plan", "warnings",
@@ -90,7 +89,7 @@ def test_the_json_has_the_fixed_keys(gaussian: Path) -> None:
     assert set(report["plan"]) >= {"minimal_m", "minimal_operators"}
 
 
-def test_json_leaves_nothing_else_on_stdout(one_mask: Path) -> None:
+def test_json_leaves_nothing_else_on_stdout(run: Any, one_mask: Path) -> None:
     result = run("--masks", one_mask, "--dimension", 2, "--json")
     json.loads(result.stdout)
     assert "checking learnability" in result.stderr
@@ -99,7 +98,7 @@ def test_json_leaves_nothing_else_on_stdout(one_mask: Path) -> None:
 
 
 def test_verdicts_from_each_kind_of_operator(
-    tmp_path: Path, gaussian: Path, masks: Path, one_mask: Path
+    answer: Any, tmp_path: Path, gaussian: Path, masks: Path, one_mask: Path
 ) -> None:
     assert answer("--matrices", gaussian, "--dimension", K)["verdict"] == "certified"
     assert answer("--masks", masks, "--dimension", 2)["verdict"] == "certified"
@@ -111,7 +110,7 @@ def test_verdicts_from_each_kind_of_operator(
     assert (report["n"], report["m"]) == (64, [32])  # complex numbers
 
 
-def test_a_group_changes_the_answer(one_mask: Path) -> None:
+def test_a_group_changes_the_answer(answer: Any, one_mask: Path) -> None:
     assert answer("--masks", one_mask, "--dimension", 2)["verdict"] == "impossible"
     moved = answer("--masks", one_mask, "--dimension", 2, "--group", "shifts")
     assert moved["verdict"] != "impossible"
@@ -123,7 +122,7 @@ def test_every_group_on_the_command_line_exists(name: str) -> None:
     assert group_by_name(name, (4, 4)).name == name
 
 
-def test_groups_act_on_the_shape_given(tmp_path: Path) -> None:
+def test_groups_act_on_the_shape_given(answer: Any, run: Any, tmp_path: Path) -> None:
     blur = np.zeros((36, 36))
     for i in range(36):
         blur[i, i] = blur[i, (i // 6) * 6 + (i + 1) % 6] = 0.5
@@ -136,7 +135,7 @@ def test_groups_act_on_the_shape_given(tmp_path: Path) -> None:
     assert "equal" in square.stderr
 
 
-def test_one_bare_mask_with_its_shape(tmp_path: Path) -> None:
+def test_one_bare_mask_with_its_shape(answer: Any, run: Any, tmp_path: Path) -> None:
     mask = np.arange(36).reshape(6, 6) % 2 == 0
     path = save(tmp_path, "m.npy", mask)
     assert answer("--masks", path, "--shape", 6, 6, "--dimension", 2)["shape"] == [6, 6]
@@ -146,7 +145,7 @@ def test_one_bare_mask_with_its_shape(tmp_path: Path) -> None:
     assert "read as 6 masks of a signal with 6 entries" in as_rows.stderr
 
 
-def test_npz_and_mat_give_the_same_answer(tmp_path: Path, masks: Path) -> None:
+def test_npz_and_mat_give_the_same_answer(answer: Any, tmp_path: Path, masks: Path) -> None:
     array = np.load(masks)
     np.savez(tmp_path / "m.npz", masks=array, other=np.eye(2))
     scipy.io.savemat(tmp_path / "m.mat", {"masks": array.astype(float)})
@@ -163,7 +162,7 @@ def subspace_signals(count: int, n: int, k: int) -> np.ndarray:
     return rng.standard_normal((count, k)) @ rng.standard_normal((k, n))
 
 
-def test_the_dimension_comes_from_signals(tmp_path: Path, masks: Path) -> None:
+def test_the_dimension_comes_from_signals(answer: Any, tmp_path: Path, masks: Path) -> None:
     signals = save(tmp_path, "x.npy", subspace_signals(400, 36, 2).reshape(-1, 6, 6))
     report = answer("--masks", masks, "--signals", signals)
     assert report["dimension"] == 2
@@ -173,7 +172,7 @@ def test_the_dimension_comes_from_signals(tmp_path: Path, masks: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["zero-filled", "image", "kept"])
-def test_the_dimension_comes_from_measurements_alone(tmp_path: Path, layout: str) -> None:
+def test_the_dimension_comes_from_measurements_alone(answer: Any, tmp_path: Path, layout: str) -> None:
     rng = np.random.default_rng(2)
     count = 600
     masks = rng.random((6, 36)).argsort(1) < 27
@@ -190,7 +189,7 @@ def test_the_dimension_comes_from_measurements_alone(tmp_path: Path, layout: str
     assert report["verdict"] == "certified"
 
 
-def test_complex_measurements_of_kspace(tmp_path: Path) -> None:
+def test_complex_measurements_of_kspace(answer: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     masks = rng.random((4, 8, 8)) < 0.8
     basis = rng.standard_normal((2, 8, 8)) + 1j * rng.standard_normal((2, 8, 8))
@@ -203,7 +202,7 @@ def test_complex_measurements_of_kspace(tmp_path: Path) -> None:
     assert report["dimension"] == 2
 
 
-def test_noise_is_passed_on(tmp_path: Path, masks: Path) -> None:
+def test_noise_is_passed_on(answer: Any, tmp_path: Path, masks: Path) -> None:
     rng = np.random.default_rng(5)
     x = subspace_signals(400, 36, 2) + 0.3 * rng.standard_normal((400, 36))
     path = save(tmp_path, "x.npy", x)
@@ -214,7 +213,7 @@ def test_noise_is_passed_on(tmp_path: Path, masks: Path) -> None:
 # --- exit codes and words ------------------------------------------------------------------------
 
 
-def test_strict_exits_3_unless_it_is_a_yes(gaussian: Path, one_mask: Path) -> None:
+def test_strict_exits_3_unless_it_is_a_yes(run: Any, gaussian: Path, one_mask: Path) -> None:
     assert run("--masks", one_mask, "--dimension", 2).exit_code == 0
     assert run("--masks", one_mask, "--dimension", 2, "--strict").exit_code == 3
     assert run("--matrices", gaussian, "--dimension", K, "--strict").exit_code == 0
@@ -223,7 +222,7 @@ def test_strict_exits_3_unless_it_is_a_yes(gaussian: Path, one_mask: Path) -> No
     assert json.loads(silent.stdout)["verdict"] == "impossible"
 
 
-def test_k_at_least_m_is_a_verdict_and_k_above_n_bad_input(gaussian: Path) -> None:
+def test_k_at_least_m_is_a_verdict_and_k_above_n_bad_input(answer: Any, run: Any, gaussian: Path) -> None:
     assert answer("--matrices", gaussian, "--dimension", 12)["verdict"] == "impossible"
     above = run("--matrices", gaussian, "--dimension", N + 1)
     assert above.exit_code == 2
@@ -231,7 +230,7 @@ def test_k_at_least_m_is_a_verdict_and_k_above_n_bad_input(gaussian: Path) -> No
     assert f"{N}" in above.stderr
 
 
-def test_people_read_the_verdict_first(one_mask: Path) -> None:
+def test_people_read_the_verdict_first(run: Any, one_mask: Path) -> None:
     result = run("--masks", one_mask, "--dimension", 2)
     assert result.stdout.startswith("Impossible:")
     assert "6 × 6 = 36 numbers" in result.stdout
@@ -254,7 +253,7 @@ def test_a_certificate_is_named_with_its_scope(gaussian: Path, capsys: pytest.Ca
 # --- reports -------------------------------------------------------------------------------------
 
 
-def test_report_writes_page_answer_and_record(tmp_path: Path, masks: Path) -> None:
+def test_report_writes_page_answer_and_record(run: Any, tmp_path: Path, masks: Path) -> None:
     out = tmp_path / "out"
     args = ["--masks", masks, "--dimension", 2, "--report", out, "--seed", 4]
     result = run(*args, "--json")
@@ -274,14 +273,16 @@ def test_report_writes_page_answer_and_record(tmp_path: Path, masks: Path) -> No
     assert record["command"] in html
 
 
-def test_an_impossible_report_shows_what_is_invisible(tmp_path: Path, one_mask: Path) -> None:
+def test_an_impossible_report_shows_what_is_invisible(run: Any, tmp_path: Path, one_mask: Path) -> None:
     run("--masks", one_mask, "--dimension", 2, "--report", tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
     assert "What stays invisible" in html
     assert "18 of 36 are seen by none" in html
 
 
-def test_nothing_is_overwritten_without_being_told(tmp_path: Path, masks: Path, one_mask: Path) -> None:
+def test_nothing_is_overwritten_without_being_told(
+    run: Any, tmp_path: Path, masks: Path, one_mask: Path
+) -> None:
     out = tmp_path / "out"
     run("--masks", masks, "--dimension", 2, "--report", out)
     before = (out / "report.json").read_text()
@@ -294,12 +295,12 @@ def test_nothing_is_overwritten_without_being_told(tmp_path: Path, masks: Path, 
     assert json.loads((out / "report.json").read_text())["verdict"] == "impossible"
 
 
-def test_a_report_beside_the_input(tmp_path: Path, one_mask: Path) -> None:
+def test_a_report_beside_the_input(run: Any, tmp_path: Path, one_mask: Path) -> None:
     assert run("--masks", one_mask, "--dimension", 2, "--report", tmp_path).exit_code == 0
     assert {p.name for p in tmp_path.iterdir()} == {"one.npy", "report.html", "report.json", "run.json"}
 
 
-def test_bad_input_leaves_no_folder(tmp_path: Path, masks: Path) -> None:
+def test_bad_input_leaves_no_folder(run: Any, tmp_path: Path, masks: Path) -> None:
     assert run("--masks", masks, "--dimension", 99, "--report", tmp_path / "a" / "out").exit_code == 2
     assert {path.name for path in tmp_path.iterdir()} == {"masks.npy"}
 
@@ -345,7 +346,7 @@ def test_ctrl_c_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
         (["--masks", "m.npy", "--dimension", "2", "stray"], "stray"),
     ],
 )
-def test_wrong_options(tmp_path: Path, args: Sequence[str], text: str) -> None:
+def test_wrong_options(run: Any, tmp_path: Path, args: Sequence[str], text: str) -> None:
     save(tmp_path, "m.npy", np.ones((2, 4, 4)))
     result = run(*[tmp_path / a if a.endswith(".npy") else a for a in args], "--quiet")
     assert result.exit_code == 2
@@ -405,7 +406,7 @@ def _text(path: Path) -> Path:
     return path
 
 
-def test_bad_files_are_one_line_and_exit_2(tmp_path: Path) -> None:
+def test_bad_files_are_one_line_and_exit_2(run: Any, tmp_path: Path) -> None:
     for text, args in _write_bad(tmp_path).items():
         result = run(*args, "--quiet")
         assert result.exit_code == 2, (text, result.output)
@@ -415,7 +416,7 @@ def test_bad_files_are_one_line_and_exit_2(tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1, result.stderr
 
 
-def test_half_a_warning_is_no_answer(one_mask: Path) -> None:
+def test_half_a_warning_is_no_answer(run: Any, one_mask: Path) -> None:
     """Warnings of the check reach stderr in full, and the JSON too."""
     result = run("--masks", one_mask, "--dimension", 2, "--json")
     for warning in json.loads(result.stdout)["warnings"]:

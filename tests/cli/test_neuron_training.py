@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from invlearn.cli import main
 from invlearn.cli.neuron_training import held_back
 from invlearn.neuro.waveunet import load_waveunet
 
 QUICK = ("--width", 1, "--cube", 16, 32, 32, "--quiet")
 
 
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
 @pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stacks(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small simulated stacks."""
     folder = tmp_path_factory.mktemp("stacks") / "s"
-    made = call(
+    made = run(
         "neuron", "simulate", "-o", folder, "--count", 3, "--shape", 16, 48, 48, "--noise", "low", "--quiet"
     )
     assert made.exit_code == 0, made.output
     return folder
 
 
-def test_simulated_stacks_make_weights_for_segment(stacks: Path, tmp_path: Path) -> None:
+def test_simulated_stacks_make_weights_for_segment(run: Any, stacks: Path, tmp_path: Path) -> None:
     out = tmp_path / "w"
-    result = call(
+    result = run(
         "neuron", "train", stacks, "-o", out, *QUICK, "--epochs", 2, "--hold-out", 1, "--pair", "UNet_V1"
     )
     assert result.exit_code == 0, result.output
@@ -47,11 +42,11 @@ def test_simulated_stacks_make_weights_for_segment(stacks: Path, tmp_path: Path)
     assert len((out / "log.csv").read_text().splitlines()) == 3
     stack = next(stacks.glob("*stack.tif"))
     weights = out / "waveunet.safetensors"
-    assert call("segment", stack, "-o", tmp_path / "o", "--weights", weights, "--quiet").exit_code == 0
+    assert run("segment", stack, "-o", tmp_path / "o", "--weights", weights, "--quiet").exit_code == 0
 
 
 def test_an_interrupted_run_goes_on_and_others_start_from_its_weights(
-    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from invlearn.training.logs import Bar
 
@@ -63,27 +58,27 @@ def test_an_interrupted_run_goes_on_and_others_start_from_its_weights(
     command = ("neuron", "train", stacks, *QUICK, "--epochs", 2)
     with monkeypatch.context() as broken:
         broken.setattr(Bar, "step", stop)
-        assert call(*command, "-o", out).exit_code == 130
+        assert run(*command, "-o", out).exit_code == 130
     assert {path.name for path in out.iterdir()} == {"checkpoints"}
-    refused = call(*command, "-o", out)
+    refused = run(*command, "-o", out)
     assert refused.exit_code == 2
     assert "--resume" in refused.output
-    assert call(*command, "-o", out, "--resume").exit_code == 0
-    assert call(*command, "-o", whole).exit_code == 0
+    assert run(*command, "-o", out, "--resume").exit_code == 0
+    assert run(*command, "-o", whole).exit_code == 0
     first, second = (load_waveunet(f / "waveunet.safetensors").state_dict() for f in (out, whole))
     assert all(torch.equal(first[name], second[name]) for name in first)
     weights = ("--weights", out / "waveunet.safetensors")
     start = ("neuron", "train", stacks, *weights, "--quiet")
-    assert call(*start, *QUICK, "--epochs", 1, "-o", tmp_path / "other").exit_code == 0
-    wrong = call(*start, "--width", 2, "-o", tmp_path / "x")
+    assert run(*start, *QUICK, "--epochs", 1, "-o", tmp_path / "other").exit_code == 0
+    wrong = run(*start, "--width", 2, "-o", tmp_path / "x")
     assert wrong.exit_code == 2
     assert "width is 1 in the file and 2 here" in wrong.output
 
 
-def test_options_reach_the_card(stacks: Path, tmp_path: Path) -> None:
+def test_options_reach_the_card(run: Any, stacks: Path, tmp_path: Path) -> None:
     options = ("--steps", 3, "--batch", 16, "--neuron-weight", 2, "--cldice", 0.5, "--learning-rate", 1e-4)
     out = tmp_path / "w"
-    assert call("neuron", "train", stacks, "-o", out, *QUICK, *options, "--wavelet", "db2").exit_code == 0
+    assert run("neuron", "train", stacks, "-o", out, *QUICK, *options, "--wavelet", "db2").exit_code == 0
     card = json.loads((out / "waveunet.json").read_text())
     assert card["network"]["wavelet"] == "db2"
     training = card["training"]
@@ -94,7 +89,7 @@ def test_options_reach_the_card(stacks: Path, tmp_path: Path) -> None:
     assert card["result"]["step"] >= 3
 
 
-def test_bad_input_is_refused(stacks: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused(run: Any, stacks: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((tmp_path / "none",), "does not exist"),
         ((tmp_path,), "has no stacks"),
@@ -108,7 +103,7 @@ def test_bad_input_is_refused(stacks: Path, tmp_path: Path) -> None:
         ((stacks, "--channel", 1), "has the channels 0 … 0, and no 1"),
         ((stacks, "--time", 2), "has the time points 0 … 0, and no 2"),
     ):
-        result = call("neuron", "train", *arguments, "-o", tmp_path / "o", "--quiet")
+        result = run("neuron", "train", *arguments, "-o", tmp_path / "o", "--quiet")
         assert result.exit_code == 2, (arguments, result.output)
         assert message in " ".join(result.output.split()), result.output
 

@@ -5,33 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from invlearn.cli import main
 from invlearn.io.stacks import open_stack, write_stack
 from invlearn.io.swc import Tree, read_swc, write_swc
 from invlearn.neuro import compare, simulate
 
 SMALL = ["--shape", "16", "40", "48"]
-
-
-def run(*args: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, list(map(str, args)))
-
-
-def refused(*args: object) -> str:
-    """What the command says: one line, exit code 2, no traceback."""
-    result = run(*args)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.endswith("...")]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("invlearn")
-    return lines[0]
 
 
 def tree_of(*points: tuple[float, float, float], unit: str = "um") -> Tree:
@@ -48,7 +31,7 @@ BENT = tree_of((0, 0, 0), (12, 3, 2), (20, 30, 6), (44, 33, 9))
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("neurons") / "one"
     result = run("neuron", "simulate", "-o", folder, *SMALL, "--noise", "low", "--seed", 5)
     assert result.exit_code == 0, result.output
@@ -77,7 +60,7 @@ def test_a_sample_is_what_the_function_makes(sample: Path) -> None:
     assert record["metrics"]["samples"][0]["noise"] == 0.15
 
 
-def test_several_samples_are_numbered_and_listed(tmp_path: Path) -> None:
+def test_several_samples_are_numbered_and_listed(run: Any, tmp_path: Path) -> None:
     result = run("neuron", "simulate", "-o", tmp_path / "many", *SMALL, "--count", 3, "--seed", 4, "--quiet")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
@@ -91,7 +74,7 @@ def test_several_samples_are_numbered_and_listed(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_stack(tmp_path / "many" / row["stack"]).array(), expected.stack)
 
 
-def test_a_tracing_is_rendered(tmp_path: Path) -> None:
+def test_a_tracing_is_rendered(run: Any, tmp_path: Path) -> None:
     swc = saved(tmp_path / "cell.swc", BENT)
     out = tmp_path / "cell"
     result = run("neuron", "simulate", "-o", out, *SMALL, "--tree", swc, "--voxel-size", 1, 1.5, 1.5)
@@ -101,13 +84,13 @@ def test_a_tracing_is_rendered(tmp_path: Path) -> None:
     assert str(swc) in json.loads((out / "run.json").read_text())["inputs"]
 
 
-def test_nothing_is_overwritten(sample: Path) -> None:
+def test_nothing_is_overwritten(run: Any, refused: Any, sample: Path) -> None:
     assert "exist already; give --overwrite" in refused("neuron", "simulate", "-o", sample, *SMALL)
     again = run("neuron", "simulate", "-o", sample, *SMALL, "--noise", "low", "--seed", 5, "--overwrite")
     assert again.exit_code == 0
 
 
-def test_evaluate_prints_the_contract(sample: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_the_contract(run: Any, sample: Path, tmp_path: Path) -> None:
     moved = read_swc(sample / "neuron.swc")
     moved = Tree(moved.xyz + 0.1, moved.radius, moved.parent, moved.kind, "um")
     result = run(
@@ -125,7 +108,7 @@ def test_evaluate_prints_the_contract(sample: Path, tmp_path: Path) -> None:
         assert line in words.stdout
 
 
-def test_evaluate_in_voxels(tmp_path: Path) -> None:
+def test_evaluate_in_voxels(run: Any, refused: Any, tmp_path: Path) -> None:
     um = saved(tmp_path / "um.swc", BENT)
     voxel = saved(tmp_path / "voxel.swc", tree_of(*(BENT.xyz / (0.5, 0.5, 2)), unit="voxel"))
     assert "give the voxel size" in refused("neuron", "evaluate", um, "--truth", voxel)
@@ -156,7 +139,7 @@ def test_evaluate_in_voxels(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["esa"] < 1e-3
 
 
-def test_tolerance_and_threshold_count(tmp_path: Path) -> None:
+def test_tolerance_and_threshold_count(run: Any, tmp_path: Path) -> None:
     one = saved(tmp_path / "a.swc", tree_of((0, 0, 0), (50, 0, 0)))
     two = saved(tmp_path / "b.swc", tree_of((0, 3, 0), (50, 3, 0)))
 
@@ -167,7 +150,7 @@ def test_tolerance_and_threshold_count(tmp_path: Path) -> None:
     assert (value("pds"), value("pds", "--threshold", 4)) == (1, 0)
 
 
-def test_a_flip_is_noticed_and_mended(tmp_path: Path) -> None:
+def test_a_flip_is_noticed_and_mended(run: Any, tmp_path: Path) -> None:
     truth = saved(tmp_path / "truth.swc", BENT)
     flipped = saved(tmp_path / "flipped.swc", BENT.flipped_y(99.0))
     result = run("neuron", "evaluate", flipped, "--truth", truth)
@@ -177,7 +160,7 @@ def test_a_flip_is_noticed_and_mended(tmp_path: Path) -> None:
     assert mended.stderr == ""
 
 
-def test_masks_are_compared(tmp_path: Path) -> None:
+def test_masks_are_compared(run: Any, tmp_path: Path) -> None:
     one = np.zeros((8, 9, 10), bool)
     one[3, 2:7, 4] = True
     two = np.roll(one, 1, axis=1)
@@ -195,7 +178,7 @@ def test_masks_are_compared(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_wrong_is_said_in_one_line(sample: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_one_line(refused: Any, sample: Path, tmp_path: Path) -> None:
     swc = sample / "neuron.swc"
     assert "does not exist" in refused("neuron", "evaluate", tmp_path / "no.swc", "--truth", swc)
     assert "does not exist" in refused("neuron", "evaluate", swc, "--truth", tmp_path / "no.swc")

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from click.testing import CliRunner, Result
+from click.testing import Result
 from scipy import ndimage
 
-from invlearn.cli import main
 from invlearn.io import Volume, read_volume, write_volume
 from invlearn.io.itk import points_of, read_affine, read_field, write_field
 from invlearn.registration import pair as pair_module
@@ -78,29 +78,13 @@ def image_of(labels: np.ndarray) -> np.ndarray:
     return (ndimage.gaussian_filter(labels.astype(np.float32), 0.7) + 60 * texture).astype(np.float32)
 
 
-def run(*args: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, list(map(str, args)))
-
-
-def refused(*args: object) -> str:
-    """What the command says: one line, exit code 2, no traceback."""
-    result = run(*args)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.endswith("...")]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("invlearn")
-    return lines[0]
-
-
 def write(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
     write_volume(path, Volume(data, affine))
     return path
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two volumes on different, oblique grids with labels, registered."""
     place = tmp_path_factory.mktemp("registration")
     fixed = labels_at(points_of(FIXED, SHAPE))
@@ -179,7 +163,7 @@ def test_simpleitk_makes_the_same_image_of_our_forward_field(folder: Path) -> No
     assert np.abs(ours.data - theirs)[inside].max() < 1e-3 * np.ptp(theirs)
 
 
-def test_simpleitk_makes_the_same_image_of_our_inverse_field(folder: Path, tmp_path: Path) -> None:
+def test_simpleitk_makes_the_same_image_of_our_inverse_field(run: Any, folder: Path, tmp_path: Path) -> None:
     out = folder / "out"
     fixed, moving = folder / "fixed.nii.gz", folder / "moving.nii.gz"
     theirs, inside = resampled(fixed, moving, out / "inverse_field.nii.gz")
@@ -203,7 +187,7 @@ def test_the_affine_file_is_the_affine_part_of_the_field(folder: Path) -> None:
     sitk.ReadTransform(str(folder / "out" / "affine.txt"))
 
 
-def test_warp_repeats_what_register_wrote(folder: Path, tmp_path: Path) -> None:
+def test_warp_repeats_what_register_wrote(run: Any, folder: Path, tmp_path: Path) -> None:
     out = folder / "out"
     result = run("warp", folder / "moving.nii.gz", "--transform", out, "-o", tmp_path / "again.nii.gz")
     assert result.exit_code == 0, result.output
@@ -223,7 +207,7 @@ def test_warp_repeats_what_register_wrote(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
-def test_labels_stay_labels_of_their_dtype(folder: Path, tmp_path: Path, dtype: type) -> None:
+def test_labels_stay_labels_of_their_dtype(run: Any, folder: Path, tmp_path: Path, dtype: type) -> None:
     data = (read_volume(folder / "moving_labels.nii.gz").data // 300).astype(dtype)
     if np.dtype(dtype).itemsize == 4:
         data *= 16_777_217 // 3 * 3 + 1  # not a float32
@@ -239,7 +223,7 @@ def test_labels_stay_labels_of_their_dtype(folder: Path, tmp_path: Path, dtype: 
     assert 2 * ((found > 0) & fixed).sum() / ((found > 0).sum() + fixed.sum()) > 0.9
 
 
-def test_points_go_where_the_image_goes(folder: Path, tmp_path: Path) -> None:
+def test_points_go_where_the_image_goes(run: Any, folder: Path, tmp_path: Path) -> None:
     """The centre of a blob in the moving image, carried along, is the blob's centre in the warped image."""
     there = np.array([3.0, -2.0, 4.0])
     blob = np.exp(-((points_of(MOVING, MOVING_SHAPE) - there.reshape(3, 1, 1, 1)) ** 2).sum(0) / 18)
@@ -264,7 +248,7 @@ def test_points_go_where_the_image_goes(folder: Path, tmp_path: Path) -> None:
         assert np.linalg.norm(back - there) < 0.1
 
 
-def test_points_agree_with_simpleitk(folder: Path, tmp_path: Path) -> None:
+def test_points_agree_with_simpleitk(run: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("x,y,z\n3,-2,4\n-5,6,-7\n")
     out = folder / "out"
     assert run("warp", tmp_path / "p.csv", "--transform", out, "-o", tmp_path / "w.csv").exit_code == 0
@@ -278,7 +262,7 @@ def test_points_agree_with_simpleitk(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
-def test_options_change_the_result(folder: Path, tmp_path: Path) -> None:
+def test_options_change_the_result(run: Any, folder: Path, tmp_path: Path) -> None:
     plain = folder / "fixed.nii.gz", folder / "moving.nii.gz"
     found: dict[str, Any] = {}
     cases = {
@@ -314,13 +298,13 @@ def test_options_change_the_result(folder: Path, tmp_path: Path) -> None:
     assert abs(np.linalg.det(matrices["lncc"][:3, :3]) - 1) > 1e-4
 
 
-def test_the_same_files_give_the_same_result(folder: Path, tmp_path: Path) -> None:
+def test_the_same_files_give_the_same_result(run: Any, folder: Path, tmp_path: Path) -> None:
     assert run(*command(folder), "-o", tmp_path / "out").exit_code == 0
     again, first = (read_volume(x / "out" / "warped.nii.gz").data for x in (tmp_path, folder))
     np.testing.assert_array_equal(again, first)
 
 
-def test_nothing_is_overwritten_unasked(folder: Path) -> None:
+def test_nothing_is_overwritten_unasked(refused: Any, folder: Path) -> None:
     before = (folder / "out" / "run.json").read_bytes()
     assert "--overwrite" in refused(*command(folder), "-o", folder / "out")
     assert (folder / "out" / "run.json").read_bytes() == before
@@ -340,7 +324,9 @@ def table(folder: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_pairs_are_done_once(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_done_once(
+    run: Any, refused: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     args = ("register", "--pairs", table, "-o", tmp_path / "study", "--iterations", 3)
     result = run(*args)
     assert result.exit_code == 0, result.output
@@ -364,7 +350,7 @@ def test_pairs_are_done_once(table: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "other options" in refused(*args[:-1], 4)
 
 
-def test_a_pair_that_fails_leaves_the_others(table: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_pair_that_fails_leaves_the_others(run: Any, table: Path, folder: Path, tmp_path: Path) -> None:
     flat = write(tmp_path / "flat.nii.gz", np.ones(SHAPE, np.float32), FIXED)
     lines = table.read_text().splitlines()
     lines.insert(1, f"{flat},{folder / 'moving.nii.gz'},,,flat")
@@ -379,7 +365,9 @@ def test_a_pair_that_fails_leaves_the_others(table: Path, folder: Path, tmp_path
     assert set(summary["failed"]) == {"flat"}
 
 
-def test_an_interrupted_study_goes_on(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_study_goes_on(
+    run: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     args = ("register", "--pairs", table, "-o", tmp_path / "study", "--iterations", 1)
     real, calls = pair_module.optimise, []
 
@@ -417,7 +405,7 @@ def test_an_interrupted_study_goes_on(table: Path, tmp_path: Path, monkeypatch: 
         ("fixed,moving,fixed_labels,moving_labels\nF,M,F,\n", "labels are given for the fixed volume alone"),
     ],
 )
-def test_tables_that_are_refused(text: str, words: str, folder: Path, tmp_path: Path) -> None:
+def test_tables_that_are_refused(refused: Any, text: str, words: str, folder: Path, tmp_path: Path) -> None:
     names = {"F": str(folder / "fixed.nii.gz"), "M": str(folder / "moving.nii.gz")}
     lines = [",".join(names.get(c, c) for c in line.split(",")) for line in text.splitlines()]
     (tmp_path / "p.csv").write_text("\n".join(lines))
@@ -425,7 +413,7 @@ def test_tables_that_are_refused(text: str, words: str, folder: Path, tmp_path: 
     assert not (tmp_path / "study").exists()
 
 
-def test_a_folder_with_another_result_is_kept(folder: Path, table: Path) -> None:
+def test_a_folder_with_another_result_is_kept(refused: Any, folder: Path, table: Path) -> None:
     assert "another result" in refused("register", "--pairs", table, "-o", folder / "out")
 
 
@@ -474,14 +462,16 @@ def bad(folder: Path, tmp_path: Path, kind: str) -> Path:
         ("complex", "real numbers"),
     ],
 )
-def test_volumes_that_are_refused(side: str, kind: str, words: str, folder: Path, tmp_path: Path) -> None:
+def test_volumes_that_are_refused(
+    refused: Any, side: str, kind: str, words: str, folder: Path, tmp_path: Path
+) -> None:
     path = bad(folder, tmp_path, kind)
     pair = (path, folder / "moving.nii.gz") if side == "fixed" else (folder / "fixed.nii.gz", path)
     assert words in refused("register", *pair, "-o", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir() if p != path] == []
 
 
-def test_no_overlap_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_no_overlap_is_refused(refused: Any, folder: Path, tmp_path: Path) -> None:
     affine = FIXED.copy()
     affine[:3, 3] += 500
     path = write(tmp_path / "far.nii.gz", read_volume(folder / "fixed.nii.gz").data, affine)
@@ -510,7 +500,9 @@ def test_no_overlap_is_refused(folder: Path, tmp_path: Path) -> None:
         (["--device", "cuda:99"], "--device cuda:99"),
     ],
 )
-def test_options_that_are_refused(options: list[str], words: str, folder: Path, tmp_path: Path) -> None:
+def test_options_that_are_refused(
+    refused: Any, options: list[str], words: str, folder: Path, tmp_path: Path
+) -> None:
     given = [folder / o if o.endswith((".gz", ".safetensors")) else o for o in options]
     pair = (folder / "fixed.nii.gz", folder / "moving.nii.gz")
     assert words in refused("register", *pair, "-o", tmp_path / "out", *given)
@@ -527,11 +519,11 @@ def test_options_that_are_refused(options: list[str], words: str, folder: Path, 
         ("a", "b", "--parameterisation", "spline"),
     ],
 )
-def test_usage(args: tuple[str, ...], tmp_path: Path) -> None:
+def test_usage(refused: Any, args: tuple[str, ...], tmp_path: Path) -> None:
     assert "see --help" in refused("register", *args, "-o", tmp_path / "out")
 
 
-def test_weights_of_something_else_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_weights_of_something_else_are_refused(refused: Any, folder: Path, tmp_path: Path) -> None:
     import torch
 
     from invlearn.training.weights import write_weights
@@ -543,12 +535,18 @@ def test_weights_of_something_else_are_refused(folder: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def quick(*args: object) -> tuple[Result, Path]:
-    result = run("register", *args, "--iterations", 2)
-    return result, Path(str(args[args.index("-o") + 1]))
+@pytest.fixture(scope="module")
+def quick(run: Callable[..., Result]) -> Callable[..., tuple[Result, Path]]:
+    """A registration of two steps, and where its results are."""
+
+    def register(*args: object) -> tuple[Result, Path]:
+        result = run("register", *args, "--iterations", 2)
+        return result, Path(str(args[args.index("-o") + 1]))
+
+    return register
 
 
-def test_nan_and_huge_values_are_said_and_survived(folder: Path, tmp_path: Path) -> None:
+def test_nan_and_huge_values_are_said_and_survived(quick: Any, folder: Path, tmp_path: Path) -> None:
     data = read_volume(folder / "fixed.nii.gz").data.copy()
     data[3, 4, 5], data[10, 10, 10], data[11, 11, 11] = np.nan, np.inf, 1e30
     path = write(tmp_path / "odd.nii.gz", data, FIXED)
@@ -561,7 +559,7 @@ def test_nan_and_huge_values_are_said_and_survived(folder: Path, tmp_path: Path)
     assert "NaN" in json.loads((out / "run.json").read_text())["metrics"]["notes"][0]
 
 
-def test_missing_and_disagreeing_forms_are_said(folder: Path, tmp_path: Path) -> None:
+def test_missing_and_disagreeing_forms_are_said(quick: Any, folder: Path, tmp_path: Path) -> None:
     data = read_volume(folder / "moving.nii.gz").data
     image = nibabel.Nifti1Image(data, MOVING)
     other = MOVING.copy()
@@ -581,7 +579,7 @@ def test_missing_and_disagreeing_forms_are_said(folder: Path, tmp_path: Path) ->
     assert "neither sform nor qform" in (out / "report.html").read_text()
 
 
-def test_thin_volumes(tmp_path: Path) -> None:
+def test_thin_volumes(quick: Any, run: Any, tmp_path: Path) -> None:
     affine = np.diag([1.0, 1.0, 6.0, 1.0])
     data = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(30, 28, 3)), (2, 2, 0)).astype(
         np.float32
@@ -599,7 +597,7 @@ def test_thin_volumes(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_written(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
     assert "file" in refused(*command(folder), "-o", tmp_path / "file")
@@ -615,7 +613,7 @@ def test_folders_that_cannot_be_written(
 
 
 def test_an_interrupted_run_leaves_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*args: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
@@ -664,7 +662,7 @@ def odd_inputs(folder: Path) -> None:
     ],
 )
 def test_warps_that_are_refused(
-    given: str, options: dict[str, str | None], words: str, folder: Path, tmp_path: Path
+    refused: Any, given: str, options: dict[str, str | None], words: str, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "points.csv").write_text("x,y,z\n1,2,3\n")
     (folder / "header.csv").write_text("a,b,c\n1,2,3\n")
@@ -682,7 +680,7 @@ def test_warps_that_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_values_beyond_float32_are_kept_and_missing_ones_said(folder: Path, tmp_path: Path) -> None:
+def test_values_beyond_float32_are_kept_and_missing_ones_said(run: Any, folder: Path, tmp_path: Path) -> None:
     data = read_volume(folder / "moving.nii.gz").data.astype(np.float64) * 1e300
     huge = write(tmp_path / "huge.nii.gz", data, MOVING)
     result = run("warp", huge, "--transform", folder / "out", "-o", tmp_path / "w.nii.gz")
@@ -697,7 +695,7 @@ def test_values_beyond_float32_are_kept_and_missing_ones_said(folder: Path, tmp_
     assert f"{2 * np.prod(MOVING_SHAPE[1:])} voxels are NaN" in result.stderr
 
 
-def test_points_beyond_the_field_are_said(folder: Path, tmp_path: Path) -> None:
+def test_points_beyond_the_field_are_said(run: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("x,y,z\n500,0,0\n0,0,0\n")
     result = run("warp", tmp_path / "p.csv", "--transform", folder / "out", "-o", tmp_path / "w.csv")
     assert result.exit_code == 0

@@ -11,31 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from scipy import ndimage
 
-from invlearn.cli import main
 from invlearn.io import Volume, write_volume
 from invlearn.registration.winet import load_winet
 from invlearn.training import read_weights, save_network
 
+COMMAND = ("registration", "train")
 SIZE = 16
 TINY = ("--width", "2", "--epochs", "1", "--quiet")
 WRITTEN = {"winet.safetensors", "winet.json", "log.csv", "run.json", "checkpoints"}
-
-
-def run(*args: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, ["registration", "train", *map(str, args)])
-
-
-def refused(*args: object) -> str:
-    """What the command says: one line, exit code 2, nothing left behind."""
-    result = run(*args)
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if not line.endswith("...")]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
 
 
 def volume(seed: int, size: int = SIZE, spacing: float = 2.0) -> np.ndarray:
@@ -62,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, torch.Tensor]]:
+def usual(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, torch.Tensor]]:
     """The weights after a step or two on two volumes, by the options; each trained once."""
     place = tmp_path_factory.mktemp("usual")
     brains = put(place / "brains", 2)
@@ -81,7 +66,7 @@ def card_of(out: Path) -> dict:
     return read_weights(out / "winet.safetensors")[1]
 
 
-def test_pairs_with_validation_on_labels(folder: Path, tmp_path: Path) -> None:
+def test_pairs_with_validation_on_labels(run: Any, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(folder, "-o", out, *TINY, "--hold-out", 1, "--wavelet", "db2")
     assert result.exit_code == 0, result.output
@@ -100,7 +85,7 @@ def test_pairs_with_validation_on_labels(folder: Path, tmp_path: Path) -> None:
     assert field.shape == (3, SIZE, SIZE, SIZE)
 
 
-def test_an_atlas_is_moved_onto_all_others(folder: Path, tmp_path: Path) -> None:
+def test_an_atlas_is_moved_onto_all_others(run: Any, folder: Path, tmp_path: Path) -> None:
     assert run(folder, "-o", tmp_path / "out", *TINY, "--atlas", folder / "1.nii.gz").exit_code == 0
     card = card_of(tmp_path / "out")
     assert card["data"]["mode"] == "atlas"
@@ -108,7 +93,7 @@ def test_an_atlas_is_moved_onto_all_others(folder: Path, tmp_path: Path) -> None
     assert card["result"]["step"] == 2
 
 
-def test_synthetic_deformations_need_one_volume_alone(folder: Path, tmp_path: Path) -> None:
+def test_synthetic_deformations_need_one_volume_alone(run: Any, folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "one.csv"
     table.write_text("image,labels\nbrains/0.nii.gz,brains/labels/0.nii.gz\n")
     result = run(table, "-o", tmp_path / "out", "--width", 2, "--quiet", "--synthetic", "--steps", 11)
@@ -119,7 +104,9 @@ def test_synthetic_deformations_need_one_volume_alone(folder: Path, tmp_path: Pa
     assert card["training"]["synthesis"]["label_contrast"] == 0.5
 
 
-def test_volumes_on_other_grids_are_resampled_and_that_is_said(folder: Path, tmp_path: Path) -> None:
+def test_volumes_on_other_grids_are_resampled_and_that_is_said(
+    run: Any, folder: Path, tmp_path: Path
+) -> None:
     fine = np.diag([1.0, 1, 1, 1])
     fine[:3, 3] = -0.5
     write_volume(folder / "3.nii.gz", Volume(volume(9, 2 * SIZE, 1.0), fine))
@@ -133,13 +120,15 @@ def test_volumes_on_other_grids_are_resampled_and_that_is_said(folder: Path, tmp
     assert "1.nii.gz" not in said[0]
 
 
-def test_the_common_grid_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+def test_the_common_grid_can_be_chosen(run: Any, folder: Path, tmp_path: Path) -> None:
     options = ("--spacing", 4, "--shape", 8, 10, 12)
     assert run(folder, "-o", tmp_path / "out", *TINY, *options).exit_code == 0
     assert card_of(tmp_path / "out")["grid"] == {"shape": [8, 10, 12], "spacing_mm": 4.0}
 
 
-def test_resume_goes_on_and_equals_an_unbroken_run(folder: Path, tmp_path: Path) -> None:
+def test_resume_goes_on_and_equals_an_unbroken_run(
+    run: Any, refused: Any, folder: Path, tmp_path: Path
+) -> None:
     (folder / "2.nii.gz").unlink()
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(folder, "-o", one, "--width", 2, "--epochs", 2, "--quiet").exit_code == 0
@@ -153,7 +142,7 @@ def test_resume_goes_on_and_equals_an_unbroken_run(folder: Path, tmp_path: Path)
     assert card_of(two)["result"]["step"] == 2
 
 
-def test_weights_to_start_from(folder: Path, tmp_path: Path) -> None:
+def test_weights_to_start_from(run: Any, refused: Any, folder: Path, tmp_path: Path) -> None:
     (folder / "2.nii.gz").unlink()
     assert run(folder, "-o", tmp_path / "one", *TINY).exit_code == 0
     weights = tmp_path / "one" / "winet.safetensors"
@@ -182,7 +171,7 @@ def test_options_change_the_weights(usual: Callable[..., dict[str, torch.Tensor]
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_displacements_and_mixed_precision_stand_in_the_card(folder: Path, tmp_path: Path) -> None:
+def test_displacements_and_mixed_precision_stand_in_the_card(run: Any, folder: Path, tmp_path: Path) -> None:
     options = ("--displacement", "--precision", "bf16-mixed")
     assert run(folder, "-o", tmp_path / "out", *TINY, *options).exit_code == 0
     card = card_of(tmp_path / "out")
@@ -193,14 +182,14 @@ def test_displacements_and_mixed_precision_stand_in_the_card(folder: Path, tmp_p
 # --- bad input ---
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no volumes" in refused(tmp_path / "empty", "-o", tmp_path / "out")
     assert "does not exist" in refused(tmp_path / "nowhere", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_one_volume_makes_no_pairs(folder: Path, tmp_path: Path) -> None:
+def test_one_volume_makes_no_pairs(refused: Any, folder: Path, tmp_path: Path) -> None:
     for k in (1, 2):
         (folder / f"{k}.nii.gz").unlink()
     line = refused(folder, "-o", tmp_path / "out")
@@ -212,7 +201,7 @@ def test_one_volume_makes_no_pairs(folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_slice_is_no_volume(folder: Path, tmp_path: Path) -> None:
+def test_a_slice_is_no_volume(refused: Any, folder: Path, tmp_path: Path) -> None:
     import nibabel
 
     for path in (folder / "0.nii.gz", folder / "2.nii.gz"):
@@ -236,12 +225,12 @@ def test_a_slice_is_no_volume(folder: Path, tmp_path: Path) -> None:
         (("--device", "abacus"), "abacus"),
     ],
 )
-def test_refused_options(folder: Path, tmp_path: Path, options: tuple, words: str) -> None:
+def test_refused_options(refused: Any, folder: Path, tmp_path: Path, options: tuple, words: str) -> None:
     assert words in refused(folder, "-o", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_for_another_network(folder: Path, tmp_path: Path) -> None:
+def test_weights_for_another_network(refused: Any, folder: Path, tmp_path: Path) -> None:
     from invlearn.registration.winet import WiNet
 
     save_network(tmp_path / "w.safetensors", WiNet(width=3, spacing=2.0), {})
@@ -251,7 +240,7 @@ def test_weights_for_another_network(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("after", "words"), [(1, "start again"), (8, "--resume goes on")])
 def test_an_interruption_says_how_to_go_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, words: str
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, words: str
 ) -> None:
     """Six pairs an epoch: the eighth step comes after the first checkpoint."""
     from invlearn.registration.learning import RegistrationTask

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from invlearn.cli import main
 from invlearn.io.stacks import write_stack
 from invlearn.io.swc import Tree, read_swc
 from invlearn.neuro import swc_to_mask, trace
 
+COMMAND = ("trace",)
 VOXEL = (1.0, 0.5, 0.5)
 SHAPE = (20, 60, 100)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["trace", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def path(tmp_path: Path, mask: np.ndarray) -> Path:
     return tmp_path / "mask.tif"
 
 
-def test_a_mask_becomes_a_tree_in_micrometres(path: Path, mask: np.ndarray) -> None:
+def test_a_mask_becomes_a_tree_in_micrometres(run: Any, path: Path, mask: np.ndarray) -> None:
     out = path.with_name("neuron.swc")
     result = run(path, "-o", out)
     assert result.exit_code == 0, result.output
@@ -64,7 +60,7 @@ def test_a_mask_becomes_a_tree_in_micrometres(path: Path, mask: np.ndarray) -> N
     assert run(path, "-o", out, "--overwrite").exit_code == 0
 
 
-def test_every_option_counts(path: Path) -> None:
+def test_every_option_counts(run: Any, path: Path) -> None:
     def nodes(*options: object) -> Tree:
         out = path.with_name("other.swc")
         result = run(path, "-o", out, "--overwrite", *options)
@@ -82,7 +78,7 @@ def test_every_option_counts(path: Path) -> None:
     np.testing.assert_allclose(nodes("--voxel-size", 2, 1, 1).xyz.max(), 2 * plain.xyz.max(), rtol=0.05)
 
 
-def test_probabilities_have_a_threshold(tmp_path: Path, mask: np.ndarray) -> None:
+def test_probabilities_have_a_threshold(run: Any, tmp_path: Path, mask: np.ndarray) -> None:
     np.save(tmp_path / "p.npy", 0.4 * mask.astype(np.float32))
     out = tmp_path / "out.swc"
     result = run(tmp_path / "p.npy", "-o", out)
@@ -93,7 +89,7 @@ def test_probabilities_have_a_threshold(tmp_path: Path, mask: np.ndarray) -> Non
     assert "1 µm is assumed" in result.stderr
 
 
-def test_bad_input_is_one_line(tmp_path: Path, path: Path) -> None:
+def test_bad_input_is_one_line(run: Any, tmp_path: Path, path: Path) -> None:
     empty = tmp_path / "empty.tif"
     write_stack(empty, np.zeros(SHAPE, bool), VOXEL)
     raw = tmp_path / "raw.npy"

@@ -30,6 +30,7 @@ def test_tiny_study(example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("INVLEARN_DATA", raising=False)
     example.main(["--tiny", "--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "new" / "a.png")])
     figures = json.loads((tmp_path / "a.json").read_text())
+    assert {"date", "machine", "versions"} <= set(figures)
     assert set(figures["psnr_db"]) == METHODS
     assert figures["psnr_db"]["zero-filled"] < figures["psnr_db"]["CG-SENSE"] < figures["psnr_db"]["wavelets"]
     assert len(figures["loss"]) == example.TINY.epochs

@@ -98,6 +98,31 @@ def _tiffs(folder: Path) -> None:
     tifffile.imwrite(folder / "plain.tif", grey(), photometric="minisblack", rowsperstrip=4)
 
 
+def _lsms(folder: Path) -> None:
+    """As a Zeiss microscope writes them: every picture with a small one, sizes in metres."""
+    import tifffile
+
+    fields = np.dtype(tifffile.TIFF.CZ_LSMINFO)
+    for name, channels in (("one", 1), ("three", 3)):
+        info = np.zeros(1, fields)
+        info["MagicNumber"], info["StructureSize"] = 67127628, fields.itemsize
+        info["DimensionZ"], info["DimensionY"], info["DimensionX"] = SHAPE
+        info["DimensionChannels"], info["DimensionTime"], info["DataType"] = channels, 1, 1
+        info["VoxelSizeX"], info["VoxelSizeY"], info["VoxelSizeZ"] = 4e-7, 5e-7, 1.5e-6
+        tag = (34412, "B", fields.itemsize, info.tobytes(), True)
+        with tifffile.TiffWriter(folder / f"{name}.lsm", byteorder="<") as file:
+            for k, picture in enumerate(grey((SHAPE[0], channels, *SHAPE[1:]))):
+                common = {"photometric": "minisblack", "metadata": None, "software": False}
+                planar = {"planarconfig": "separate"} if channels > 1 else {}
+                file.write(
+                    picture if channels > 1 else picture[0],
+                    extratags=[tag] if k == 0 else [],
+                    **common,
+                    **planar,
+                )
+                file.write(picture[0, ::4, ::4], subfiletype=1, **common)
+
+
 def _nrrds(folder: Path) -> None:
     import nrrd
 
@@ -349,6 +374,7 @@ READERS = {
     "itk field": Reader(_read("io.itk", "read_field"), _fields),
     "itk affine": Reader(_read("io.itk", "read_affine"), _affines),
     "tiff": Reader(_stack, _tiffs),
+    "lsm": Reader(_stack, _lsms),
     "nrrd": Reader(_stack, _nrrds),
     "zarr": Reader(_stack, _zarrs),
     "v3draw": Reader(_stack, _v3draws),

@@ -122,6 +122,33 @@ def test_background_and_noise_of_the_cube_count_where_they_are_lower() -> None:
     assert not is_background(x, Normaliser(100.0, 90.0, 300.0))
 
 
+@pytest.mark.parametrize("photons", [1, 4, 30])
+def test_photon_noise_of_a_large_cube_is_background_and_a_dim_twig_in_it_is_not(photons: int) -> None:
+    """Millions of averages reach five standard deviations, and few photons do so often."""
+    rng = np.random.default_rng(photons)
+    x = rng.poisson(photons, (96, 128, 128)).astype(np.uint8)
+    normaliser = estimate(x)
+    assert is_background(x, normaliser)
+    twig = (slice(40, 42), slice(50, 52), slice(40, 64))
+    x[twig] += rng.poisson(3 * photons**0.5, x[twig].shape).astype(np.uint8)
+    assert not is_background(x, normaliser)
+
+
+def test_hot_pixels_are_background() -> None:
+    x = noisy()
+    x[5::12, 5::12, 5::12] = 1000
+    assert is_background(x, Normaliser(100.0, 10.0, 200.0))
+    x[30, 30, 5:60] = 1000  # a line one voxel wide
+    assert not is_background(x, Normaliser(100.0, 10.0, 200.0))
+
+
+def test_a_cube_full_of_bright_things_is_kept() -> None:
+    x = noisy()
+    x[:, :24] += 500
+    assert not is_background(x, Normaliser(100.0, 10.0, 600.0))
+    assert not is_background(x[:, ::-1, ::2], Normaliser(100.0, 10.0, 600.0))
+
+
 def test_one_bright_voxel_in_a_wiped_background_is_kept() -> None:
     x = np.zeros((32, 32, 32), np.uint8)
     x[4, 5, 6] = 7

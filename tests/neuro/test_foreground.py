@@ -28,8 +28,19 @@ def test_the_list_is_the_mask(seed: int, dz: float) -> None:
     place = found.find(everywhere)
     np.testing.assert_array_equal(place >= 0, (probability >= np.float32(0.6)).ravel())
     np.testing.assert_array_equal(found.voxels[place[place >= 0]], everywhere[place >= 0])
-    box, low = found.crop()
+    ((box, low),) = found.parts()
     np.testing.assert_array_equal(np.argwhere(box) + low, found.voxels)
+
+
+def test_parts_far_apart_have_boxes_of_their_own() -> None:
+    mask = np.zeros((70, 100, 130), bool)
+    mask[2, 3, 4:9] = mask[60, 30:50, 120] = mask[60, 60, 100] = True
+    boxes = {tuple(low): box for box, low in made(mask).parts()}
+    assert {low: box.shape for low, box in boxes.items()} == {
+        (2, 3, 4): (1, 1, 5),
+        (60, 30, 100): (1, 31, 21),
+    }
+    assert sum(int(box.sum()) for box in boxes.values()) == mask.sum()
 
 
 def test_neighbours_of_a_border_are_no_foreground() -> None:

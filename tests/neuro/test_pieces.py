@@ -66,11 +66,12 @@ def test_pieces_of_another_run_are_not_used(tmp_path: Path) -> None:
 def test_half_a_piece_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Pieces.begin(tmp_path / "p", CubeGrid((32, 32, 32), (32, 32, 32)), {})
 
-    def full(stream: object, values: object) -> None:
-        stream.write(b"half")
+    def full(path: Path, content: memoryview) -> None:
+        with path.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         made.write(0, np.ones((32, 32, 32), np.float32))
     assert made.finished() == set()

@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
+from skimage.morphology import skeletonize
 
+from invlearn.neuro.cavities import without_cavities
 from invlearn.neuro.foreground import Volume, gather
 from invlearn.neuro.skeleton import Skeleton, thin
 
@@ -34,6 +36,15 @@ def test_the_graph_has_the_parts_of_the_mask(seed: int, density: float) -> None:
     assert (gap.max(axis=1) == 1).all()
     near = np.abs(skeleton.voxels[:, None] - skeleton.voxels).max(axis=2) == 1
     assert near.sum() == 2 * len(skeleton.edges)
+
+
+def test_parts_thinned_one_by_one_are_what_the_whole_is_thinned_to() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 300, 300), bool)
+    for z, y, x in rng.integers(0, (36, 291, 293), (8, 3)):
+        mask[z : z + 4, y : y + 9, x : x + 7] = rng.random((4, 9, 7)) < 0.7
+    assert len(list(gather(Volume(mask, 0.5), (1, 1, 1)).parts())) > 3
+    np.testing.assert_array_equal(thinned(mask).voxels, np.argwhere(skeletonize(without_cavities(mask))))
 
 
 def test_a_bar_is_a_chain() -> None:

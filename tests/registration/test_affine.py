@@ -175,3 +175,23 @@ def test_small_fields_of_view_are_aligned_as_large_ones_are() -> None:
     grids = [grid(FIXED_SHAPE, FIXED, w) for w in (np.eye(4), true)]
     found = align(*(Grid(g.data, small @ g.affine) for g in grids), "rigid")
     assert error_mm(np.linalg.inv(small) @ found @ small, true) < 1.5
+
+
+def test_agreement_within_a_part_does_not_see_the_rest() -> None:
+    shape = (36, 40, 32)
+    affine = centred(shape, (4.0, 4.0, 4.0))
+    one = grid(shape, affine, np.eye(4))
+    part = torch.zeros(shape, dtype=torch.bool)
+    part[8:28, 10:30, 6:26] = True
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    other = Grid(torch.where(part, one.data, noise), affine)
+    found = agreement(one, other, np.eye(4), part)
+    assert found == pytest.approx(agreement(one, one, np.eye(4), part), abs=0.02)
+    assert found > 1.5 * agreement(one, other, np.eye(4))
+
+
+def test_the_size_of_an_object_is_in_cubic_millimetres() -> None:
+    data = torch.zeros(30, 30, 30)
+    data[5:25, 5:25, 5:25] = 1
+    data[10:20, 10:20, 10:20] = 0  # a cavity
+    assert Grid(data, np.diag([2.0, 2.0, 3.0, 1.0])).object_size() == pytest.approx(20**3 * 12)

@@ -95,3 +95,15 @@ def test_bad_arguments_are_named() -> None:
         Coefficients(scales=0)
     with pytest.raises(ValueError, match="wavelet"):
         Coefficients(wavelet="none")
+
+
+def test_what_lies_outside_a_mask_does_not_matter() -> None:
+    fixed, moving, _ = pair()
+    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask[4:-4, 4:-4, 4:-4] = True
+    fields = [
+        optimise_coefficients(x, moving, settings=Coefficients(scales=2), iterations=3, mask=m).field
+        for x, m in ((fixed, mask), (torch.where(mask, fixed, 1.0), mask), (fixed, None))
+    ]
+    assert torch.equal(fields[0], fields[1])
+    assert not torch.equal(fields[0], fields[2])

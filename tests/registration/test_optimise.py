@@ -17,8 +17,8 @@ from invlearn.registration.forces import Differentiated, LocalCorrelation, Squar
 from invlearn.registration.harmonise import foreground
 from invlearn.registration.metrics import sd_log_jacobian
 from invlearn.registration.optimise import Stepper, unfold
-from invlearn.registration.similarity import CLIMBED, lncc
-from invlearn.registration.smoothing import halvings, shrink, smooth
+from invlearn.registration.similarity import CLIMBED, box, lncc
+from invlearn.registration.smoothing import halvings, shrink, shrink_mask, smooth
 
 SHAPE = (40, 44, 36)
 optimise_module = importlib.import_module("invlearn.registration.optimise")  # the package names a function so
@@ -102,6 +102,65 @@ def test_the_force_of_local_correlation_is_its_gradient() -> None:
     for axis in range(3):
         v[axis] = x.grad * difference(w, axis) * f.numel()
     torch.testing.assert_close(out[:3], v, atol=1e-9, rtol=1e-6)
+
+
+def ball() -> torch.Tensor:
+    at = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    return at.square().sum(0) < 0.4
+
+
+def test_within_a_mask_the_force_of_local_correlation_is_the_gradient_of_its_windows() -> None:
+    """Against the definition: means over what a window and the mask share, windows around its voxels."""
+    f, w, mask = texture(0).double(), texture(1).double(), ball()
+    x = w.clone().requires_grad_()
+    m = mask.double()
+    n = box(m, 3).clamp(min=1)
+    f0 = f - f.mean()
+    mf, mx = box(m * f0, 3) / n, box(m * x, 3) / n
+    floors = [0.03 * v[mask].detach().var(correction=0) for v in (f, x)]
+    vf = box(m * f0**2, 3) / n - mf**2 + floors[0]
+    vx = box(m * x**2, 3) / n - mx**2 + floors[1]
+    covariance = box(m * f0 * x, 3) / n - mf * mx + (floors[0] * floors[1]).sqrt()
+    wanted = (covariance**2 / (vf * vx))[mask].mean()
+    wanted.backward()
+    out = torch.empty(4, *SHAPE, dtype=torch.float64)
+    value = LocalCorrelation(f, [3, 3, 3], mask=mask)(w, out)
+    assert value == pytest.approx(float(wanted.detach()), rel=1e-6)
+    for axis in range(3):
+        slope = x.grad * difference(w, axis) * float(m.sum())
+        torch.testing.assert_close(out[axis], slope, atol=1e-6, rtol=1e-4)
+    assert not out[:, ~mask].any()
+    fast = torch.empty(4, *SHAPE)
+    single = LocalCorrelation(f.float(), [3, 3, 3], mask=mask)(w.float(), fast)
+    assert single == pytest.approx(value, rel=1e-3)
+    assert (fast - out).abs().max() < 3e-3 * out.abs().max()
+
+
+@pytest.mark.parametrize("similarity", ["lncc", "mse", "mi", "mind"])
+def test_what_lies_outside_the_mask_does_not_matter(similarity: str) -> None:
+    fixed, moving, mask = texture(), warp(texture(), deformation(2.0)), ball()
+    other = torch.where(mask, fixed, texture(5))
+    fields = [
+        optimise(x, moving, similarity=similarity, iterations=(0, 0, 0, 4), mask=m).field
+        for x, m in ((fixed, mask), (other, mask), (fixed, None))
+    ]
+    assert fields[0].abs().max() > 0.1
+    # local correlation subtracts the mean of the whole volume first, for digits alone
+    assert (fields[0] - fields[1]).abs().max() < 1e-3
+    assert (fields[0] - fields[2]).abs().max() > 0.05
+
+
+def test_a_mask_on_coarse_grids_is_never_empty_and_bad_ones_are_refused() -> None:
+    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask[10:20, 10, 10:20] = True
+    assert torch.equal(shrink_mask(mask, [1, 1, 1]), mask)
+    thin = shrink_mask(mask, [4, 4, 4])
+    assert thin.any()
+    assert (shrink(mask[None].float(), [4, 4, 4])[0][thin] == 0.25).all()
+    with pytest.raises(ValueError, match="fixed grid"):
+        optimise(texture(), texture(1), mask=mask[1:])
+    with pytest.raises(ValueError, match="holds nothing"):
+        optimise(texture(), texture(1), mask=torch.zeros(SHAPE, dtype=torch.bool))
 
 
 def test_forces_point_uphill() -> None:

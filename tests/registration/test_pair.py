@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from invlearn.io import Volume, write_volume
 from invlearn.io.itk import points_of, write_affine, write_field
 from invlearn.registration import Settings, Transform, metrics, pair, register, warp
 from invlearn.registration.fields import exponential, inverse
-from invlearn.registration.harmonise import Gain, curved, foreground, harmonise, interior, noise
+from invlearn.registration.harmonise import Gain, curved, foreground, harmonise, interior, noise, part, solid
 
+affine_module = importlib.import_module("invlearn.registration.affine")
 SHAPE = (40, 44, 36)
 QUICK = 12
 
@@ -374,3 +376,129 @@ def test_noise_of_the_background_is_not_object(rectified: bool) -> None:
     assert noise(f) < 0.002
     assert foreground(noisy)[f < 0.005].float().mean() < 0.003
     assert foreground(noisy)[f > 0.3].all()
+
+
+def in_brain(points: np.ndarray) -> np.ndarray:
+    """The scene without its soft rim, as stripped brains are."""
+    r = np.sqrt(((points / (50, 58, 44)) ** 2).sum(-1))
+    return np.where(r < 1.04, scene(points), 0).astype(np.float32)
+
+
+def with_skull(points: np.ndarray) -> np.ndarray:
+    """That brain in a bright shell, a dark gap between, and a jaw below: twice as large and more."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    r = np.sqrt(((points / (50, 58, 44)) ** 2).sum(-1))
+    shell = 0.9 * ((r > 1.2) & (r < 1.4))
+    jaw = 0.6 * ((x / 28) ** 6 + ((y - 40) / 16) ** 6 + ((z + 58) / 14) ** 6 < 1)
+    return np.maximum(in_brain(points), np.maximum(shell, jaw)).astype(np.float32)
+
+
+HEAD_SHAPE = (52, 56, 56)
+
+
+def seen_at(affine: np.ndarray, shape: tuple[int, ...], what, world: np.ndarray) -> Volume:
+    """An object that `world` has moved, on a grid; averaged over each voxel, as scanners do."""
+    fine = [np.linspace(-1 / 3, 1 / 3, 3)] * 3
+    total = np.zeros(shape, np.float32)
+    back = np.linalg.inv(world)
+    for offset in np.stack(np.meshgrid(*fine, indexing="ij"), -1).reshape(-1, 3):
+        at = (np.moveaxis(np.indices(shape), 0, -1) + offset) @ affine[:3, :3].T + affine[:3, 3]
+        total += what(at @ back[:3, :3].T + back[:3, 3])
+    return Volume(total / 27, affine)
+
+
+@pytest.fixture(scope="module")
+def brain_and_head() -> tuple[Volume, Volume, np.ndarray]:
+    """A bent brain, the same one in a head elsewhere, and the world map between them but for the bend."""
+    world = np.eye(4)
+    world[:3, :3] = Rotation.from_euler("xyz", (4, -6, 5), degrees=True).as_matrix() * 0.97
+    world[:3, 3] = 7, -9, 6
+    affine = centred(HEAD_SHAPE, (3.2, 3.2, 3.2))
+    brain, _ = bent(seen_at(FIXED.affine, SHAPE, in_brain, np.eye(4)), 1.5)
+    return brain, seen_at(affine, HEAD_SHAPE, with_skull, world), world
+
+
+def error_in_brain(result, world: np.ndarray, forward: bool) -> float:
+    """Mean distance in mm of points of the unbent brain in the head from where they belong."""
+    points = points_of(FIXED.affine, SHAPE)[:, FIXED.data > 0.1].T
+    there = points @ world[:3, :3].T + world[:3, 3]
+    _, u = bent(FIXED, 1.5)  # brain(p) = scene(p + u)
+    field, affine = (
+        (result.forward_field(), result.fixed.affine)
+        if forward
+        else (result.inverse_field(), result.moving.affine)
+    )
+    moved = points + 3.2 * u.numpy()[:, FIXED.data > 0.1].T
+    found = Transform(field, affine).points(points)
+    wanted = moved @ world[:3, :3].T + world[:3, 3]
+    assert np.linalg.norm(there - wanted, axis=1).mean() > 1.0  # the bend says something
+    return float(np.linalg.norm(found - wanted, axis=1).mean())
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_brain_finds_its_place_in_a_head(brain_and_head, swapped: bool, monkeypatch) -> None:
+    brain, head, world = brain_and_head
+    volumes = (head, brain) if swapped else (brain, head)
+    result = register(*volumes)
+    found = error_in_brain(result, world, not swapped)
+    assert any("part of the other" in note for note in result.notes)
+    aligned = error_in_brain(register(*volumes, iterations=0), world, not swapped)
+    assert found < 1.05
+    assert found < 0.85 * aligned
+    assert result.folding_percent == 0
+    for module in (pair, affine_module):
+        monkeypatch.setattr(module, "part", lambda *sizes: False)
+    blind = register(*volumes)
+    assert error_in_brain(blind, world, not swapped) > 4 * found
+    assert not any("part of the other" in note for note in blind.notes)
+
+
+@pytest.mark.parametrize("similarity", ["lncc", "mse", "mi", "mind"])
+def test_what_only_one_of_two_objects_has_pulls_nowhere(similarity: str) -> None:
+    """A head and its own brain: nothing moves, but where the shell is looked at."""
+    affine = centred(HEAD_SHAPE, (3.2, 3.2, 3.2))
+    head, brain = (seen_at(affine, HEAD_SHAPE, what, np.eye(4)) for what in (with_skull, in_brain))
+    moved = []
+    for parts in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not parts:
+                patch.setattr(pair, "part", lambda *sizes: False)
+            found = register(brain, head, affine="none", similarity=similarity, iterations=6)
+        where = torch.from_numpy(brain.data > 0.1)
+        moved.append(float(found.deformation.square().sum(0).sqrt()[where].mean()))
+    assert moved[0] < 0.5 * moved[1]
+
+
+def test_ordinary_pairs_are_compared_everywhere() -> None:
+    moving, _ = bent(FIXED, 2.0)
+    assert not any("part of" in note for note in register(FIXED, moving, iterations=2).notes)
+    assert not part(1.0, 1.3)
+    assert part(1.0, 1.5)
+    assert part(1.5, 1.0)
+    assert not part(0.0, 1.0)
+
+
+def test_a_solid_has_no_cavities_and_is_found_on_a_coarse_grid() -> None:
+    x = torch.zeros(24, 24, 24)
+    x[4:20, 4:20, 4:20] = 1
+    x[8:16, 8:16, 8:16] = 0
+    wanted = torch.zeros(24, 24, 24, dtype=torch.bool)
+    wanted[4:20, 4:20, 4:20] = True
+    assert torch.equal(solid(x), wanted)
+    large = x.repeat_interleave(9, 0).repeat_interleave(9, 1).repeat_interleave(9, 2)[:, :-1]
+    found = solid(large, (1.0, 1.0, 1.0))
+    assert found.shape == large.shape
+    whole = wanted.repeat_interleave(9, 0).repeat_interleave(9, 1).repeat_interleave(9, 2)[:, :-1]
+    assert (found != whole).float().mean() < 0.05
+    cropped = torch.rand(12, 12, 12, generator=torch.Generator().manual_seed(0))
+    assert solid(cropped) is None  # nothing that it could be told from
+
+
+def test_a_deformation_that_makes_it_worse_is_left_out() -> None:
+    grain = 0.03 * np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    noisy = FIXED.like(FIXED.data + grain)  # where it is, it is best
+    wild = Settings(momentum=0.99, largest_step=0.9, fluid=0.0, diffusion=0.0, damping=1e-3, roughest=9.0)
+    result = register(FIXED, noisy, affine="none", similarity="mi", iterations=(0, 0, 0, 20), settings=wild)
+    assert any("nothing better" in note for note in result.notes)
+    assert not result.deformation.any()
+    assert result.similarity[2] == result.similarity[1]

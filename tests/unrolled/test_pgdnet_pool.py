@@ -108,7 +108,7 @@ def test_turned_scans_are_scans(small_pool: Path) -> None:
     straight = measured({n: v[None] for n, v in item.items()}).normal(x)
     seen = set()
     for which in range(8):
-        turned = pgdnet_pool._turned({**item, "x": x, "normal": straight}, which)
+        turned = pgdnet_pool.turned({**item, "x": x, "normal": straight}, which)
         found = measured({n: v[None] for n, v in turned.items()}).normal(turned["x"])
         torch.testing.assert_close(found, turned["normal"], rtol=1e-3, atol=1e-2)
         seen.add(float(turned["t1"].flatten() @ torch.arange(576.0)))

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -25,43 +26,43 @@ def batch(pool: Path, i: int = 0) -> dict[str, Tensor]:
 
 
 def test_the_truth_has_no_loss(small_network: PGDNet, small_pool: Path) -> None:
-    truth = module._truth(small_network, batch(small_pool))
+    truth = module.truth_of(small_network, batch(small_pool))
     found = Estimate(truth.point, truth.density, truth.images, truth.images, 0.0)
-    assert float(MapLoss()._of(found, truth)["loss"]) < 1e-5
+    assert float(MapLoss().of(found, truth)["loss"]) < 1e-5
 
 
 def test_the_loss_of_maps_counts_what_it_says(small_network: PGDNet, small_pool: Path) -> None:
-    truth = module._truth(small_network, batch(small_pool))
+    truth = module.truth_of(small_network, batch(small_pool))
     point = truth.point.clone()
     point[0] += 0.1
     found = Estimate(point, truth.density + 0.2 * truth.scale, truth.images, truth.images, 0.0)
-    row = MapLoss(t1=2.0, pd=3.0)._of(found, truth)
+    row = MapLoss(t1=2.0, pd=3.0).of(found, truth)
     assert float(row["t1"]) == pytest.approx(0.1, abs=0.005)
     assert float(row["t2"]) == pytest.approx(0, abs=1e-6)
     assert float(row["pd"]) == pytest.approx(0.2, rel=1e-4)
     assert float(row["loss"]) == pytest.approx(2 * 0.0951 + 3 * 0.2, abs=1e-3)
     halves = Estimate(truth.point, truth.density, 1.5 * truth.images, truth.images, 0.0)
-    images = [float(MapLoss(images=w)._of(halves, truth)["loss"]) for w in (0.0, 0.5, 1.0)]
+    images = [float(MapLoss(images=w).of(halves, truth)["loss"]) for w in (0.0, 0.5, 1.0)]
     assert images[0] < 1e-5 < images[1] == pytest.approx(images[2] / 2, rel=1e-3)
     moved = truth.point.clone()
     moved[1] += 0.1
     other = Estimate(moved, truth.density, truth.images, truth.images, 0.0)
-    assert float(MapLoss(t2=0.0)._of(other, truth)["loss"]) < 1e-5
+    assert float(MapLoss(t2=0.0).of(other, truth)["loss"]) < 1e-5
 
 
 def test_air_has_no_tissue(small_network: PGDNet, small_pool: Path) -> None:
-    truth = module._truth(small_network, batch(small_pool))
+    truth = module.truth_of(small_network, batch(small_pool))
     point = truth.point.clone()
     point[:, truth.density == 0] += 1.0
     found = Estimate(point, truth.density, truth.images, truth.images, 0.0)
-    assert float(MapLoss()._of(found, truth)["loss"]) < 1e-5
+    assert float(MapLoss().of(found, truth)["loss"]) < 1e-5
 
 
 def test_every_iterate_counts_the_last_most(
     small_network: PGDNet, small_pool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = iter((1.0, 10.0, 100.0))
-    monkeypatch.setattr(MapLoss, "_of", lambda self, found, truth: {"loss": torch.tensor(next(weights))})
+    monkeypatch.setattr(MapLoss, "of", lambda self, found, truth: {"loss": torch.tensor(next(weights))})
     found = MapLoss()(small_network, batch(small_pool), Generator())
     assert float(found["loss"]) == pytest.approx((1 + 20 + 300) / 6)
 
@@ -77,6 +78,24 @@ def test_a_robust_loss_bends_large_errors(small_network: PGDNet, small_pool: Pat
     assert wide == pytest.approx(plain, rel=1e-3)
     with pytest.raises(ValueError, match="robust is a positive error"):
         MapLoss(robust=0.0)
+
+
+def test_a_relative_loss_counts_shares(small_network: PGDNet, small_pool: Path) -> None:
+    """A tenth less error is worth the same where there is little and where there is much."""
+    truth = module.truth_of(small_network, batch(small_pool))
+
+    def loss(size: float, **options: float) -> float:
+        point = truth.point + torch.tensor([size, 2 * size])[:, None, None]
+        found = Estimate(
+            point, truth.density + size * truth.scale, (1 + size) * truth.images, truth.images, 0.0
+        )
+        return float(MapLoss(relative=True, **options).of(found, truth)["loss"])
+
+    assert loss(0.5) - loss(0.45) == pytest.approx(loss(0.1) - loss(0.09), rel=0.05)
+    for name in ("t1", "t2", "pd", "images"):
+        gap = loss(0.5, **{name: 5.0}) - loss(0.25, **{name: 5.0})
+        usual = loss(0.5, **{name: 0.0}) - loss(0.25, **{name: 0.0})
+        assert gap - usual == pytest.approx(5 * np.log(2), rel=0.05)
 
 
 def test_the_loss_of_kspace_is_its_definition(small_network: PGDNet, small_pool: Path) -> None:

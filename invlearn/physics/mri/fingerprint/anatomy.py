@@ -175,6 +175,7 @@ def tissue_maps(
     *,
     finer: int = 2,
     tissues: Mapping[int, Tissue] | None = None,
+    texture: float = 0.03,
     b1: bool = False,
 ) -> TissueMaps:
     """Maps of one person with this anatomy.
@@ -190,6 +191,9 @@ def tissue_maps(
         tissues. Their T1 and T2 are the means by proton density.
     tissues
         What the labels are made of; `TISSUES` by default.
+    texture
+        Largest relative spread of T1, T2 and density from voxel to voxel in a tissue; half of the maps have
+        none, a quarter a third of it.
     b1
         Whether flip angles vary over the image, by 0.8 to 1.2.
 
@@ -212,7 +216,10 @@ def tissue_maps(
         tissue = _ANYTHING if freedom < 0.15 else known[label]
         table[:, label] = tissue.draw(rng)
     t1, t2, pd = table[:, labels]
-    drift, grain = rng.uniform(0, 0.08, 3), rng.choice([0, 0, 0.01, 0.03], 3) * rng.uniform(0.3, 1, 3)
+    drift, grain = (
+        rng.uniform(0, 0.08, 3),
+        rng.choice([0, 0, texture / 3, texture], 3) * rng.uniform(0.3, 1, 3),
+    )
     values = []
     for values_of, low, fine in zip((t1, t2, pd), drift, grain, strict=True):
         field = low * smooth_field(labels.shape, 0.15 * min(labels.shape), rng)

@@ -20,6 +20,7 @@ from invlearn.physics.registry import register
 from invlearn.physics.space import Space, as_numbers, complex_dtype, real_dtype
 
 _WHO = "FingerprintOperator"
+_KERNEL_EPS = {torch.float32: 1e-7, torch.float64: 1e-9}
 _PAIR_BYTES = 1 << 28  # of weights and grids, double precision, while the transfer functions are computed
 
 
@@ -220,7 +221,7 @@ class FingerprintOperator(LinearOperator):
             part = pairs[first : first + step]
             weights = torch.stack([basis[:, j].conj() * basis[:, k] for j, k in part])[:, self.frame]
             weights = weights if density is None else weights * density
-            found = self._kernels(weights)
+            found = self._kernels(weights, _KERNEL_EPS[real_dtype(dtype)])
             if kernel is None:
                 kernel = _empty_kernel(
                     rank, found.shape[1:], dtype if real else complex_dtype(dtype), found.device
@@ -231,9 +232,9 @@ class FingerprintOperator(LinearOperator):
         assert kernel is not None
         return kernel
 
-    def _kernels(self, weights: Tensor) -> Tensor:
-        """Transfer functions `(P, *grid)` of `(P, N)` weights."""
-        eps, backend = min(self.nufft.eps, 1e-9), self.nufft.backend
+    def _kernels(self, weights: Tensor, eps: float) -> Tensor:
+        """Transfer functions `(P, *grid)` of `(P, N)` weights, at least as accurate as `eps`."""
+        eps, backend = min(self.nufft.eps, eps), self.nufft.backend
         trajectory, shape = self.nufft.trajectory, self.domain.shape[1:]
         if weights.is_complex():
             return toeplitz_kernel(trajectory, shape, weights, eps=eps, backend=backend)
