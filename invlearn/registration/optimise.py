@@ -253,7 +253,7 @@ def optimise(
     settings: Settings | None = None,
     initial: Float[Tensor, "3 D H W"] | None = None,
     one_contrast: bool = False,
-    mask: Bool[Tensor, "D H W"] | None = None,
+    mask: Bool[Tensor, "_ _ _"] | None = None,
 ) -> Deformation:
     """Find the field that makes the moving volume match the fixed one, both on one grid.
 
