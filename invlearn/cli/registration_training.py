@@ -173,7 +173,8 @@ def checkpoints(folder: Path, overwrite: bool, resume: bool) -> None:
     """Make way for a new run, or refuse to."""
     from invlearn.training.checkpoint import find_checkpoint
 
-    if resume or find_checkpoint(folder) is None:
+    places = [folder, *folder.glob("*/")]  # some trainings have rounds, each with a folder
+    if resume or not any(find_checkpoint(place) for place in places):
         return
     if not overwrite:
         raise FileExistsError(
