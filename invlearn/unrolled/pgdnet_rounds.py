@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from invlearn.training import Settings, TrainingResult, train
 from invlearn.unrolled.pgdnet import PGDNet, Scene
 from invlearn.unrolled.pgdnet_pool import Pool, measured, turned
-from invlearn.unrolled.pgdnet_training import MapLoss, truth_of
+from invlearn.unrolled.pgdnet_training import MapLoss, one_by_one, truth_of
 
 _TRUTH = ("t1", "t2", "pd")
 
@@ -115,19 +115,11 @@ def train_in_rounds(
         Rounds below 1, a loss without `detach`, larger batches, a decoder that was not fitted, and as
         `train`.
     """
-    settings = Settings(batch_size=1) if settings is None else settings
+    settings = one_by_one("train_in_rounds", network, settings)
     if rounds < 1:
         raise ValueError(f"train_in_rounds needs at least one round, got {rounds}")
     if not loss.detach:
         raise ValueError("train_in_rounds: iterates are constants here, which MapLoss(detach=False) denies")
-    if settings.batch_size != 1:
-        raise ValueError(
-            f"train_in_rounds takes one example a step, set batch_size=1, got {settings.batch_size}"
-        )
-    if not network.decoder.fitted:
-        raise ValueError(
-            "train_in_rounds: the decoder knows no signals yet; call network.fit_decoder() first"
-        )
     history: list[dict[str, int | float]] = []
     best = 0
     for number in range(rounds):

@@ -218,6 +218,22 @@ class _Task(nn.Module):
         return self.loss(self.network, batch, generator)
 
 
+def one_by_one(who: str, network: PGDNet, settings: Settings | None) -> Settings:
+    """The settings, for a function of this name that trains a network one scan a step.
+
+    Raises
+    ------
+    ValueError
+        Larger batches, a decoder that was not fitted.
+    """
+    settings = Settings(batch_size=1) if settings is None else settings
+    if settings.batch_size != 1:
+        raise ValueError(f"{who} takes one scan a step, set batch_size=1, got {settings.batch_size}")
+    if not network.decoder.fitted:
+        raise ValueError(f"{who}: the decoder knows no signals yet; call network.fit_decoder() first")
+    return settings
+
+
 def train_pgdnet(
     network: PGDNet,
     data: Dataset[Any],
@@ -247,11 +263,7 @@ def train_pgdnet(
     ValueError
         Larger batches, a decoder that was not fitted, and as `train`.
     """
-    settings = Settings(batch_size=1) if settings is None else settings
-    if settings.batch_size != 1:
-        raise ValueError(f"train_pgdnet takes one scan a step, set batch_size=1, got {settings.batch_size}")
-    if not network.decoder.fitted:
-        raise ValueError("train_pgdnet: the decoder knows no signals yet; call network.fit_decoder() first")
+    settings = one_by_one("train_pgdnet", network, settings)
     return train(_Task(network, loss), data, epochs=epochs, val=val, settings=settings)
 
 
