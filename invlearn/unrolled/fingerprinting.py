@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def reconstruct_fingerprints(
     method
         `"subspace"` (edge-preserving conjugate gradients, the most accurate), `"llr"` (locally low
         rank), `"adjoint"` (density-compensated, the quickest), `"pgdnet"` (learned), or a `Method` or
-        `PGDNet` of one's own.
+        `PGDNet` of one's own. PGD-Net sees no more virtual coils than it takes to hold 99.95 % of the energy.
     weights
         File of `"pgdnet"`; by default those of the package for this sequence.
     sequence
@@ -192,6 +192,10 @@ def reconstruct_fingerprints(
     device = torch.device(device)
     basis = way.basis.to(torch.complex64)
     _require_memory(scan, basis.shape[1])
+    virtual = _virtual_coils(scan.kspace, way.coil_loss)
+    if virtual is not None:
+        scan = replace(scan, kspace=(virtual @ torch.from_numpy(scan.kspace)).numpy())
+        given = None if given is None else torch.tensordot(virtual, given, 1)
     if given is None:
         progress("estimating coil maps")
     maps = estimated_coil_maps(scan, basis) if given is None else given
@@ -202,7 +206,7 @@ def reconstruct_fingerprints(
     return FingerprintMaps(
         **kept,
         images=x.cpu().numpy(),
-        coil_maps=maps.numpy(),
+        coil_maps=(maps if virtual is None else torch.tensordot(virtual.mH, maps, 1)).numpy(),
         sequence=sequence,
         noise=problem.noise(x),
         residual=math.sqrt(problem.misfit(x) / problem.energy),
@@ -218,6 +222,7 @@ class _Way(ABC):
 
     basis: Tensor
     eps: float  # of the non-uniform transform
+    coil_loss: float  # share of the energy that virtual coils may leave out; 0 to keep all coils
 
     @abstractmethod
     def solve(
@@ -233,7 +238,7 @@ class _Way(ABC):
 class _Matched(_Way):
     """Images by a solver, maps by matching them to a dictionary."""
 
-    eps = 1e-6
+    eps, coil_loss = 1e-6, 0.0
 
     def __init__(self, solver: Method, dictionary: Dictionary) -> None:
         self.solver, self.dictionary = solver, dictionary
@@ -259,6 +264,7 @@ class _Learned(_Way):
     """Maps by PGD-Net, and the images that they make."""
 
     eps = 1e-4  # well below the noise
+    coil_loss = 5e-4
 
     def __init__(self, network: PGDNet, name: str) -> None:
         self.network, self.name = network, name
@@ -403,6 +409,16 @@ def _coil_maps(maps: np.ndarray | Tensor, scan: Scan) -> Tensor:
     if not bool(found.any()):
         raise ValueError("the coil maps are zero everywhere")
     return found
+
+
+def _virtual_coils(kspace: np.ndarray, loss: float) -> Tensor | None:
+    """Matrix `(n, C)` of the fewest virtual coils that leave out at most a share of the energy, if n < C."""
+    if not loss or len(kspace) == 1:
+        return None
+    virtual, matrix = coils.compress(torch.from_numpy(kspace), len(kspace))
+    energy = torch.linalg.vector_norm(virtual, dim=1).double().square()
+    n = 1 + int((energy.flip(0).cumsum(0).flip(0)[1:] > loss * energy.sum()).sum())
+    return matrix[:n] if n < len(kspace) else None
 
 
 def estimated_coil_maps(scan: Scan, basis: Tensor) -> Tensor:

@@ -376,7 +376,8 @@ class PGDNet(nn.Module):
                 normal = scan.normal(before.images)
                 noise = scan.noise(before.images.detach(), normal.detach())
                 variance = TRUST * (noise / float(scale)) ** 2
-                s = before.images + wiener.correction(scan.back_projection - normal, variance, self.steps)
+                residual = scan.back_projection - normal
+                s = before.images + wiener.correction(residual, variance, self.steps).images
             point, rho = self._inverted(s, scan, scale, before)
             level = torch.tensor(noise, device=s.device)
             yield Scene(s, point, rho, scan.gain, level, scale, scan.b1).after(before)
@@ -404,10 +405,10 @@ class PGDNet(nn.Module):
         wiener = Wiener(scan, self._covariance(scan.gain.device)) if wiener is None else wiener
         b = scan.back_projection
         rough = wiener.correction(b, 0.0, _ROUGH)
-        scale = self._scale(rough)
-        noise = scan.noise(rough, scan.normal(rough))
+        scale = self._scale(rough.images)
+        noise = scan.noise(*rough)
         s = wiener.correction(b, (noise / float(scale)) ** 2, self.start)
-        return Start(s, scan.noise(s, scan.normal(s)), scale)
+        return Start(s.images, scan.noise(*s), scale)
 
     # --- what tissues have in common ---
 

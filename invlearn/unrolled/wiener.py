@@ -11,7 +11,7 @@ coefficients, the last few hold a ten-thousandth of the signal's energy and as m
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,21 @@ class Scan(Protocol):
     def normal(self, x: Tensor) -> Tensor:
         """AᴴA x."""
         ...
+
+
+class Correction(NamedTuple):
+    """What to add to a guess.
+
+    Attributes
+    ----------
+    images
+        `(K, *image)`.
+    normal
+        AᴴA of them, which the steps have come by.
+    """
+
+    images: Tensor
+    normal: Tensor
 
 
 class Wiener:
@@ -63,7 +78,7 @@ class Wiener:
         diagonal = torch.diagonal(self.spectrum, dim1=-2, dim2=-1).real
         self.floor = _FLOOR * diagonal.mean() * identity
 
-    def correction(self, residual: Tensor, variance: float, steps: int) -> Tensor:
+    def correction(self, residual: Tensor, variance: float, steps: int) -> Correction:
         """What to add to a guess x.
 
         Parameters
@@ -79,17 +94,19 @@ class Wiener:
         inverse = Preconditioner(
             torch.linalg.inv(self.spectrum + variance * self.precision + self.floor), self.axes
         )
-        x, direction = torch.zeros_like(residual), inverse(residual)
+        x = normal = torch.zeros_like(residual)
+        direction = inverse(residual)
         slope = real_dot(residual, direction)
         for step in range(steps):
             if step:
                 z = inverse(residual)
                 slope, last = real_dot(residual, z), slope
                 direction = z + slope / last.clamp_min(_TINY) * direction
-            image = self.scan.normal(direction) + shrink(direction)
+            seen = self.scan.normal(direction)
+            image = seen + shrink(direction)
             size = slope / real_dot(direction, image).clamp_min(_TINY)
-            x, residual = x + size * direction, residual - size * image
-        return x
+            x, normal, residual = x + size * direction, normal + size * seen, residual - size * image
+        return Correction(x, normal)
 
 
 def real_dot(x: Tensor, y: Tensor) -> Tensor:

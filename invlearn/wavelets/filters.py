@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 import pywt
-import torch
 
 Mode: TypeAlias = Literal["periodization", "zero", "symmetric", "reflect", "periodic", "constant"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -109,11 +108,15 @@ def _from_filters(filters: Iterable[Iterable[float]], name: str) -> FilterBank:
     return FilterBank(dec_lo, dec_hi, rec_lo, rec_hi, name)
 
 
-@torch.compiler.assume_constant_result  # PyWavelets is opaque to the compiler
 def _named(name: str) -> FilterBank:
     if name not in _KNOWN:
         _KNOWN[name] = _look_up(name)
     return _KNOWN[name]
+
+
+# PyWavelets is opaque to the compiler. This is what torch.compiler.assume_constant_result does, which would
+# import the compiler: two seconds of every command.
+_named._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _family(name: str) -> str:

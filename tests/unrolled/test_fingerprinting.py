@@ -275,6 +275,26 @@ def test_pgdnet_as_a_method(scan: Scan, network: PGDNet, tmp_path: Path) -> None
     assert told == ["estimating coil maps", "PGD-Net"]
 
 
+def test_pgdnet_sees_as_few_virtual_coils_as_hold_the_energy(scan: Scan, network: PGDNet) -> None:
+    """Coils that repeat others cost nothing and change nothing; maps come back for all of them."""
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))
+    kspace = (turn[:, : scan.coils] @ scan.kspace).astype(np.complex64)
+    many = dataclasses.replace(scan, kspace=kspace)
+    matrix = module._virtual_coils(many.kspace, 5e-4)
+    assert matrix is not None
+    n = len(matrix)
+    assert n <= scan.coils
+    energy = np.linalg.svd(kspace, compute_uv=False) ** 2
+    assert energy[n:].sum() <= 5e-4 * energy.sum() < energy[n - 1 :].sum()
+    found, usual = (reconstruct_fingerprints(each, network) for each in (many, scan))
+    np.testing.assert_allclose(found.t1[CORE], usual.t1[CORE], rtol=5e-3)
+    assert found.coil_maps.shape == (12, SIZE, SIZE)
+    given = reconstruct_fingerprints(many, network, coil_maps=found.coil_maps)
+    np.testing.assert_allclose(given.t1[CORE], found.t1[CORE], rtol=1e-2)
+    assert module._virtual_coils(kspace, 0.0) is None
+    assert module._virtual_coils(kspace[:1], 0.5) is None
+
+
 def test_its_standard_errors_are_those_of_matching(
     scan: Scan, network: PGDNet, best: FingerprintMaps
 ) -> None:

@@ -73,9 +73,8 @@ def test_a_silent_cnn_leaves_steps_towards_the_data_and_matching(
         if t:
             x = found[t - 1].images
             variance = TRUST * (estimate.noise / float(start.scale)) ** 2
-            s = x + wiener.correction(
-                problem.back_projection - problem.operator.normal(x), variance, small_network.steps
-            )
+            residual = problem.back_projection - problem.operator.normal(x)
+            s = x + wiener.correction(residual, variance, small_network.steps).images
         else:
             s = start.images
         torch.testing.assert_close(estimate.gradient, s, rtol=0, atol=2e-3 * float(s.abs().max()))

@@ -64,9 +64,15 @@ def matrix(scan: Scan, variance: float) -> Tensor:
 @pytest.mark.parametrize("variance", [0.0, 0.5, 20.0])
 def test_many_steps_solve_the_system(scan: Scan, variance: float) -> None:
     b = torch.randn(K, *SHAPE, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
-    found = Wiener(scan, COVARIANCE).correction(b, variance, 80)
+    found = Wiener(scan, COVARIANCE).correction(b, variance, 80).images
     exact = torch.linalg.solve(matrix(scan, variance), b.flatten()).reshape(b.shape)
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=2e-3 * float(exact.abs().max()))
+
+
+def test_the_normal_operator_of_the_correction_is_known(scan: Scan) -> None:
+    b = torch.randn(K, *SHAPE, dtype=torch.complex64, generator=torch.Generator().manual_seed(3))
+    found = Wiener(scan, COVARIANCE).correction(b, 0.5, 6)
+    torch.testing.assert_close(found.normal, scan.normal(found.images), rtol=1e-4, atol=1e-4)
 
 
 def test_more_steps_and_a_smaller_variance_come_nearer_to_the_data(scan: Scan) -> None:
@@ -74,7 +80,7 @@ def test_more_steps_and_a_smaller_variance_come_nearer_to_the_data(scan: Scan) -
     wiener, b = Wiener(scan, COVARIANCE), scan.normal(x)
 
     def misfit(variance: float, steps: int) -> float:
-        return float(torch.linalg.vector_norm(scan.normal(wiener.correction(b, variance, steps)) - b))
+        return float(torch.linalg.vector_norm(scan.normal(wiener.correction(b, variance, steps).images) - b))
 
     assert misfit(0.0, 20) < misfit(0.0, 3) < misfit(0.0, 1)
     assert misfit(0.0, 20) < misfit(1.0, 20) < misfit(100.0, 20)
@@ -83,11 +89,11 @@ def test_more_steps_and_a_smaller_variance_come_nearer_to_the_data(scan: Scan) -
 def test_what_tissues_never_do_is_not_believed(scan: Scan) -> None:
     rare = torch.diag(torch.tensor([1.0, 1e-3]))
     b = torch.ones(K, *SHAPE, dtype=torch.complex64)
-    usual, found = (Wiener(scan, c).correction(b, 3.0, 40) for c in (torch.eye(K), rare))
+    usual, found = (Wiener(scan, c).correction(b, 3.0, 40).images for c in (torch.eye(K), rare))
     share = [float(x[1].abs().square().sum() / x[0].abs().square().sum()) for x in (usual, found)]
     assert share[1] < 0.05 * share[0]
 
 
 def test_nothing_comes_of_nothing(scan: Scan) -> None:
     zero = torch.zeros(K, *SHAPE, dtype=torch.complex64)
-    assert not bool(Wiener(scan, COVARIANCE).correction(zero, 1.0, 5).any())
+    assert not bool(Wiener(scan, COVARIANCE).correction(zero, 1.0, 5).images.any())

@@ -74,6 +74,40 @@ def _with_common_phase(maps: Tensor) -> Tensor:
     return maps * torch.where(virtual == 0, torch.ones_like(virtual), torch.sgn(virtual)).conj()
 
 
+def _consistent_kernels(middle: Tensor, size: int, threshold: float) -> Tensor:
+    """What every block of `size` points a side of k-space reproduces, as a convolution between coils.
+
+    `(C, C, D)` over the D = (2 size - 1)^d offsets between points of a block: the mean, over all blocks that
+    hold a point, of the block projected on the space of all blocks.
+    """
+    coils, d = len(middle), middle.ndim - 1
+    blocks = middle
+    for axis in range(1, d + 1):
+        blocks = blocks.unfold(axis, size, 1)
+    rows = blocks.movedim(0, d).reshape(-1, coils * size**d)
+    _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
+    signal = vectors[values > threshold * values[0]]
+    projector = (signal.mT @ signal.conj()).reshape(coils, size**d, coils, size**d)
+    pairs = projector.transpose(1, 2).reshape(coils, coils, -1)
+    inside = torch.cartesian_prod(*[torch.arange(size)] * d).reshape(-1, d)
+    apart = (inside[:, None] - inside[None]).flatten(0, 1) + size - 1
+    strides = torch.tensor([(2 * size - 1) ** n for n in reversed(range(d))])
+    found = pairs.new_zeros(coils, coils, (2 * size - 1) ** d)
+    return found.index_add_(2, (apart * strides).sum(1).to(found.device), pairs) / size**d
+
+
+def _in_image(kernels: Tensor, size: int, shape: tuple[int, ...]) -> Tensor:
+    """Convolutions of k-space `(C, C, D)` as matrices `(*shape, C, C)`: what they do to every pixel."""
+    d, coils = len(shape), len(kernels)
+    offsets = torch.cartesian_prod(*[torch.arange(1 - size, size)] * d).reshape(-1, d)
+    places = (offsets % torch.tensor(shape)) @ torch.tensor([math.prod(shape[n + 1 :]) for n in range(d)])
+    grid = kernels.new_zeros(coils, coils, math.prod(shape))
+    grid = grid.index_add_(2, places.to(kernels.device), kernels).reshape(coils, coils, *shape)
+    axes = tuple(range(2, d + 2))
+    matrices = torch.fft.fftshift(torch.fft.ifftn(grid, dim=axes, norm="forward"), axes)
+    return matrices.movedim((0, 1), (-2, -1))
+
+
 @_numpy_edge
 def espirit(
     kspace: Num[Tensor, "coils ..."],
@@ -84,7 +118,7 @@ def espirit(
     threshold: float = 0.02,
     crop: float = 0.95,
 ) -> Complex[Tensor, "coils ..."]:
-    """ESPIRiT maps from the middle of Cartesian k-space (computed by SigPy, on the CPU).
+    """ESPIRiT maps from the middle of Cartesian k-space.
 
     Parameters
     ----------
@@ -123,27 +157,17 @@ def espirit(
             f"espirit: a kernel of {kernel} points needs a calibration region of at least as many, "
             f"got {calibration} in k-space {tuple(data.shape)}"
         )
-    # a matrix of coils in every pixel, and a copy
-    needed = 2 * data[0].numel() * len(data) ** 2 * data.dtype.itemsize
+    # a matrix of coils in every pixel, its eigenvectors, and a copy
+    needed = 3 * data[0].numel() * len(data) ** 2 * data.dtype.itemsize
     if needed > memory_limit():
         raise ValueError(
             f"espirit: maps for k-space {tuple(data.shape)} would need {format_bytes(needed)} of memory, "
             f"more than the {format_bytes(memory_limit())} there is; compress the coils, or use adaptive maps"
         )
-    from sigpy.mri.app import EspiritCalib
-
-    with np.errstate(divide="ignore", invalid="ignore"):  # its phase reference is 0 where coil 0 is
-        found = EspiritCalib(
-            data.cpu().numpy(),
-            calib_width=calibration,
-            kernel_width=kernel,
-            thresh=threshold,
-            crop=0,
-            output_eigenvalue=True,
-            show_pbar=False,
-        ).run()
-    maps, eigenvalue = (torch.from_numpy(np.ascontiguousarray(part)).to(data.device) for part in found)
-    maps = torch.where(torch.isfinite(maps) & (eigenvalue.real > crop), maps, 0)
+    middle = data[_middle(data.shape[1:], (calibration,) * (data.ndim - 1))]
+    kernels = _consistent_kernels(middle / data.abs().max(), kernel, threshold)
+    values, vectors = torch.linalg.eigh(_in_image(kernels, kernel, data.shape[1:]))
+    maps = torch.where(values[..., -1] > crop, vectors[..., -1].movedim(-1, 0), 0)
     if not bool(maps.any()):
         raise ValueError(f"espirit: no pixel has an eigenvalue above crop = {crop}; lower crop or threshold")
     return _with_common_phase(maps).to(data.dtype)

@@ -73,6 +73,28 @@ def test_normalised_and_real_in_the_virtual_coil(found, name):
     np.testing.assert_allclose(phase, phase[0], atol=1e-4)  # one constant: the sign of w is free
 
 
+@pytest.mark.parametrize(("shape", "side", "kernel"), [((N, N), 16, 4), ((10, 9, 12), 9, 3), ((5, 7), 5, 4)])
+def test_espirit_equals_sigpys(shape, side, kernel):
+    from sigpy.mri.app import EspiritCalib
+
+    rng = np.random.default_rng(3)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    places = rng.normal(size=(4, len(shape), *[1] * len(shape)))
+    images = np.exp(-((grid - places) ** 2).sum(1) + 1j * (grid * places).sum(1))
+    images *= (grid**2).sum(0) < 0.7
+    kspace = unitary_fft(torch.from_numpy(images), tuple(range(-len(shape), 0)), centered=True).numpy()
+    ours = coils.espirit(kspace, calibration=side, kernel=kernel, crop=0.0)
+    theirs, eigenvalue = EspiritCalib(
+        kspace, side, kernel_width=kernel, crop=0, max_iter=1000, output_eigenvalue=True, show_pbar=False
+    ).run()
+    eigenvalue = np.squeeze(eigenvalue.real)
+    together = np.abs((ours.conj() * theirs).sum(0))
+    np.testing.assert_allclose(together[eigenvalue > 0.9 * eigenvalue.max()], 1, atol=1e-5)
+    for crop in (0.5 * float(eigenvalue.max()), 0.9 * float(eigenvalue.max())):
+        kept = np.abs(coils.espirit(kspace, calibration=side, kernel=kernel, crop=crop)).sum(0) > 0
+        assert (kept == (eigenvalue > crop)).mean() > 0.97
+
+
 def test_espirit_is_zero_where_there_is_no_signal(found):
     assert (np.abs(found["espirit"]).sum(0) == 0).mean() > 0.2
 
@@ -206,5 +228,5 @@ def test_bad_input(call, message):
 
 def test_memory_is_refused_with_its_size(monkeypatch):
     monkeypatch.setattr(coils, "memory_limit", lambda: 10**6)
-    with pytest.raises(ValueError, match=r"would need 2\.7 MB .* compress the coils"):
+    with pytest.raises(ValueError, match=r"would need 4\.0 MB .* compress the coils"):
         coils.espirit(KSPACE)
