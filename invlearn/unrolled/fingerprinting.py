@@ -190,7 +190,8 @@ def reconstruct_fingerprints(
             dictionary = Dictionary.build(sequence, _grid(field), rank=rank, energy=energy)
         way = _Matched(solver, dictionary)
     device = torch.device(device)
-    basis = way.basis.to(torch.complex64)
+    # a real basis has real transfer functions, of half the work and memory
+    basis = way.basis.to(torch.complex64 if way.basis.is_complex() else torch.float32)
     _require_memory(scan, basis.shape[1])
     virtual = _virtual_coils(scan.kspace, way.coil_loss)
     if virtual is not None:
