@@ -56,7 +56,7 @@ MORPHOLOGIES = (
 MORPHOLOGY_SHAPE = (64, 192, 192)
 ADDED = (0.0, 0.1, 0.25, 0.5, 1.0)  # background, in grey levels of the median of the neuron; noise follows
 PHOTONS = 20.0  # counted where the neuron has its median brightness, at the largest step
-TRACER = 1  # changes with the tracer, so that kept results of an older one do not count
+TRACER = 2  # changes with the tracer, so that kept results of an older one do not count
 Array = np.ndarray
 
 

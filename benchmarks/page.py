@@ -18,7 +18,6 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS, PEERS, PAGE = HERE / "results", HERE / "peers.json", HERE.parent / "docs" / "comparison.md"
 OURS = "invlearn"
-UNCOUNTED = {("Rivulet2", "cpu_seconds")}  # it ran in a process of its own, whose time was not counted
 NOISE = 0.03  # differences of time and memory below this share are noise
 
 Json = Any
@@ -58,7 +57,9 @@ class Comparison:
 
     def losses(self) -> Iterator[str]:
         """The measures in which our default is beaten, and by whom."""
-        mine = self.default or next(name for name in self.rows if ours(name))
+        mine = next((name for name in (self.default, *self.rows) if name in self.rows and ours(name)), None)
+        if mine is None:
+            return
         others = [name for name in self.rows if not ours(name) and name not in self.references]
         for k, measure in enumerate(self.measures):
             own = self.rows[mine][k]
@@ -101,6 +102,7 @@ def about(result: Json) -> str:
     both = {**inner, **result} if isinstance(inner, dict) else result
     machine = both.get("machine")
     date = both.get("date") or (isinstance(machine, dict) and machine.get("date")) or "date not recorded"
+    date += " (of the commit)" if "date_is" in both else ""
     if isinstance(machine, dict):
         told = [machine.get("device"), machine.get("processor"), machine.get("system")]
         cores, threads = machine.get("cores"), machine.get("threads", both.get("threads"))
@@ -260,9 +262,7 @@ def neurons(result: Json) -> Iterator[Comparison]:
             rows = {}
             for name, one in found.items():
                 fewer = f" ({one['stacks']} stacks)" if one["stacks"] < stacks else ""
-                rows[names.get(name, name) + fewer] = tuple(
-                    None if (name, k) in UNCOUNTED else one.get(k) for k in known
-                )
+                rows[names.get(name, name) + fewer] = tuple(one.get(k) for k in known)
             tail = "" if level == "all" else f", {'background' if part == 'confocal' else 'noise'} {level}"
             bounds = tuple(name for name in rows if name.startswith("threshold"))
             title = f"{titles[part]}{tail} (stacks: {stacks})"

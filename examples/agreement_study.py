@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
+recorded = runpy.run_path(str(ROOT / "benchmarks" / "recorded.py"))["about"]
 TRIALS = 3
 SUCCESS = 1e-3
 EXPLAINED = 1e-9
@@ -418,7 +420,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = [replace(s, seed=options.seed) for s in (TINY if options.tiny else settings())]
     result = study(chosen, 1 if options.tiny else TRIALS)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    about = recorded(int(os.environ["OMP_NUM_THREADS"]), "scipy", "invlearn")
+    options.json.write_text(json.dumps(about | result, indent=1) + "\n")
     save(figure(result["settings"]), options.figure)
     print(tables(result))
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from invlearn.physics.mri.bloch import crb
 from invlearn.physics.mri.bloch.design import design_flip_angles
 
 ROOT = Path(__file__).resolve().parent.parent
+recorded = runpy.run_path(str(ROOT / "benchmarks" / "recorded.py"))["about"]
 NAMES = ("white matter", "grey matter", "cerebrospinal fluid")
 T1, T2 = np.array([0.8, 1.3, 4.0]), np.array([0.07, 0.1, 1.8])
 
@@ -65,7 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--train", type=Path, help="write the designed train as CSV")
     options = parser.parse_args(arguments)
-    summary, sequence = study(options.frames, options.iterations, options.knots)
+    found, sequence = study(options.frames, options.iterations, options.knots)
+    summary = recorded(os.cpu_count() or 1, "jax", "invlearn") | found
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(summary, indent=1) + "\n")
     if options.train:

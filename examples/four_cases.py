@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
 import time
 import warnings
@@ -40,6 +41,8 @@ from invlearn.physics.groups import Shifts
 from invlearn.physics.linear import Blur
 from invlearn.wavelets import EncoderDecoder
 
+ROOT = Path(__file__).resolve().parent.parent
+recorded = runpy.run_path(str(ROOT / "benchmarks" / "recorded.py"))["about"]
 DIMENSION = 12  # of handwritten digits: Hein and Audibert, ICML 2005
 
 
@@ -128,7 +131,11 @@ def study(size: Size, out: Path) -> dict[str, Any]:
     """Run what `out` does not hold yet, writing it after every network."""
     origin, train, test = digits(size.train, size.test)
     about = json.loads(json.dumps({**asdict(size), "digits": origin, "dimension": DIMENSION}))
-    results: dict[str, Any] = {"settings": about, "runs": {}}
+    results: dict[str, Any] = {
+        **recorded(torch.get_num_threads(), "invlearn"),
+        "settings": about,
+        "runs": {},
+    }
     if out.exists():
         results = json.loads(out.read_text())
         if results["settings"] != about:

@@ -7,13 +7,16 @@ transposed at random. Everything comes from the seed; ``--resume`` goes on after
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from weights import new_parser, settings_of
 
 from invlearn.io import read_volume
 from invlearn.physics.mri import FingerprintSequence
@@ -26,7 +29,7 @@ from invlearn.physics.mri.fingerprint.anatomy import (
     TISSUES,
     WHITE,
 )
-from invlearn.training import Settings, save_network
+from invlearn.training import save_network
 from invlearn.unrolled import load_pgdnet
 from invlearn.unrolled.pgdnet_pool import Pool, Variety, write_pool
 from invlearn.unrolled.pgdnet_rounds import mean_errors, train_in_rounds
@@ -60,8 +63,7 @@ def label_planes(path: Path) -> np.ndarray:
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Train, write the weights and their card, and return the card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for weights, card, scans and checkpoints")
+    parser = new_parser(__doc__)
     parser.add_argument("--frames", type=int, default=200, help="of the built-in train")
     parser.add_argument("--rank", type=int, help="of the subspace")
     parser.add_argument("--iterations", type=int, default=3)
@@ -72,12 +74,9 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 80, 96])
     parser.add_argument("--rounds", type=int, default=3, help="through all iterations, see train_in_rounds")
     parser.add_argument("--epochs", type=int, default=4, help="in a round; of all without maps")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--self-supervised", action="store_true", help="from k-space alone")
     parser.add_argument("--robust", type=float, default=0.03, help="large errors count less, see MapLoss")
     parser.add_argument("--begin", type=Path, help="weights to begin with, of the same sequence and sizes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(given)
     variety = Variety(sizes=tuple(options.sizes))
     began = time.perf_counter()
@@ -109,17 +108,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
             progress=lambda done, of: print(f"scan {done} of {of}", flush=True) if done % 24 == 0 else None,
         )
         pools.append(Pool(options.out / name, turned=number == 0))
-    settings = Settings(
-        batch_size=1,
-        learning_rate=options.learning_rate,
-        schedule="cosine",
-        gradient_clip=1.0,
-        seed=options.seed,
-        folder=options.out / "checkpoints",
-        checkpoint_steps=100,
-        resume=options.resume,
-        accelerator="auto",
-    )
+    settings = settings_of(options, accelerator="auto")
     loss: KspaceLoss | MapLoss
     if options.self_supervised:
         loss = KspaceLoss()

@@ -14,9 +14,9 @@ The networks of the comparison with a plain U-Net::
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ import torch
 from scipy.ndimage import zoom
 from torch.utils.data import Subset
 
+sys.path.insert(0, str(Path(__file__).parent))
+from weights import new_parser, settings_of
+
 from invlearn.neuro.learning import Cubes, Example, Fixed, Variation, train_waveunet
 from invlearn.neuro.losses import Objective
 from invlearn.neuro.normalise import estimate
 from invlearn.neuro.synthesis import simulate, simulate_widely
 from invlearn.neuro.waveunet import WaveUNet3D
-from invlearn.training import Settings, load_into, save_network
+from invlearn.training import load_into, save_network
 
 Shape = tuple[int, int, int]
 TRAINING, VALIDATION = 1_000_000, 2_000_000  # where the seeds of the stacks begin
@@ -120,8 +123,7 @@ def judged(network: WaveUNet3D, pool: Pool, names: Sequence[str]) -> dict[str, d
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Train, write the weights and their card, and return the card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for weights, card and checkpoints")
+    parser = new_parser(__doc__, learning_rate=2e-3)
     parser.add_argument("--pool", type=Path, help="folder that keeps the simulated stacks")
     parser.add_argument("--stacks", type=int, default=200, help="to learn from")
     parser.add_argument("--plain", action="store_true", help="no stacks of simulate_widely")
@@ -133,12 +135,9 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=10, help="how often to look at the validation stacks")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--cldice", type=float, default=0.0)
     parser.add_argument("--precision", default="bf16-mixed", help="full, or bf16-mixed")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="weights to go on from")
-    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(given)
     shape, cube = tuple(options.shape), tuple(options.cube)
     kinds = [None if options.plain or k % 8 < 4 else WIDE for k in range(options.stacks)]
@@ -149,18 +148,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     count = min(len(cubes), math.ceil(options.steps * options.batch / options.epochs))
     chosen = np.linspace(0, len(cubes) - 1, count).round().astype(int).tolist()
     objective, variation = Objective(class_weights=(1.0, 3.0), cldice=options.cldice), Variation()
-    settings = Settings(
-        batch_size=options.batch,
-        learning_rate=options.learning_rate,
-        schedule="cosine",
-        gradient_clip=1.0,
-        seed=options.seed,
-        precision=options.precision,
-        folder=options.out / "checkpoints",
-        checkpoint_steps=100,
-        resume=options.resume,
-        accelerator="cpu",
-    )
+    settings = settings_of(options, options.batch, precision=options.precision, accelerator="cpu")
     torch.manual_seed(options.seed)
     network = WaveUNet3D(options.pair, width=options.width, wavelet=options.wavelet)
     before = None

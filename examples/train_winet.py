@@ -10,9 +10,9 @@ what the network is worth. ``--resume`` goes on after an interruption.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,9 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+sys.path.insert(0, str(Path(__file__).parent))
+from weights import new_parser, settings_of
+
 from invlearn.io import Volume, read_volume, write_volume
 from invlearn.registration import register
 from invlearn.registration.collection import Collection, Source, common_grid
@@ -31,7 +34,7 @@ from invlearn.registration.learning import Objective, train_winet
 from invlearn.registration.metrics import dice
 from invlearn.registration.synthesis import Synthesis, drawn_from_labels, random_velocity
 from invlearn.registration.winet import WiNet
-from invlearn.training import Settings, save_network
+from invlearn.training import save_network
 
 Head = dict[str, Tensor]
 BRAIN = (1, 2, 3, 8)  # BrainWeb: fluid, grey, white matter, glia
@@ -161,35 +164,20 @@ def overlap(network: WiNet, heads: Sequence[Head]) -> dict[str, float]:
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Train, write the weights and their card, and return the card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for weights, card and checkpoints")
+    parser = new_parser(__doc__)
     parser.add_argument("--spacing", type=float, default=4.0, help="mm")
     parser.add_argument("--shape", type=int, nargs=3, default=(48, 56, 48))
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--pairs", type=int, default=200, help="of an epoch, the same in each")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", default="full", help="full, or bf16-mixed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(given)
     shape = tuple(options.shape)
     folder = os.environ.get("INVLEARN_DATA")
     heads, held_back, told = (
         brains(Path(folder), options.out, options.spacing, shape) if folder else drawn(shape, options.seed)
     )
-    settings = Settings(
-        batch_size=1,
-        learning_rate=options.learning_rate,
-        schedule="cosine",
-        gradient_clip=1.0,
-        seed=options.seed,
-        precision=options.precision,
-        folder=options.out / "checkpoints",
-        checkpoint_steps=100,
-        resume=options.resume,
-        accelerator="cpu",
-    )
+    settings = settings_of(options, precision=options.precision, accelerator="cpu")
     torch.manual_seed(options.seed)
     network = WiNet("haar", options.width, spacing=options.spacing)
     result = train_winet(

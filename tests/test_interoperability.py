@@ -158,6 +158,25 @@ def test_a_tree_lies_on_the_stack_in_the_axes_of_a_viewer(tmp_path: Path) -> Non
     assert sample.mask[tuple(at[inside].T)].mean() > 0.9
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_napari_lays_the_tree_onto_the_mask(tmp_path: Path) -> None:
+    components = pytest.importorskip("napari.components", reason="needs napari, no window")
+    sample = simulate((24, 48, 48), seed=1, noise="low")
+    write_swc(tmp_path / "neuron.swc", sample.tree)
+    write_stack(tmp_path / "mask.tif", sample.mask, sample.voxel_size)
+    mask, tree = open_stack(tmp_path / "mask.tif"), read_swc(tmp_path / "neuron.swc")
+    points, (child, parent) = tree.xyz[:, ::-1], tree.edges.T
+    viewer = components.ViewerModel()
+    labels = viewer.add_labels(mask.array() > 0, scale=mask.voxel_size, units="um")
+    viewer.add_points(points, size=2 * tree.radius, units="um")
+    viewer.add_vectors(np.stack([points[child], points[parent] - points[child]], 1), units="um")
+    at = np.rint([labels.world_to_data(point) for point in points]).astype(int)
+    inside = np.all((at >= 0) & (at < sample.mask.shape), axis=1)
+    assert sample.mask[tuple(at[inside].T)].mean() > 0.9
+    extent = np.array(mask.shape) * mask.voxel_size
+    assert (np.ptp(viewer.layers.extent.world, axis=0) <= 1.2 * extent).all()
+
+
 def test_stacks_of_vaa3d(tmp_path: Path) -> None:
     stack = np.random.default_rng(0).integers(0, 4000, (5, 12, 10)).astype(">u2")
     header = b"raw_image_stack_by_hpeng" + b"B" + np.array([2], ">i2").tobytes()

@@ -89,7 +89,8 @@ def one_slice() -> None:
 
 
 def colours() -> None:
-    open_stack(np.ones((4, 8, 8, 3), np.uint8))
+    tifffile.imwrite("a.tif", np.ones((4, 8, 8, 3), np.uint8), photometric="rgb")
+    open_stack("a.tif")
 
 
 def cycle() -> None:

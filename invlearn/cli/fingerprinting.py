@@ -231,7 +231,15 @@ def reconstruct(settings: Settings, scan: Path, output: Path, method: str, **opt
             write_report(work, result, run)
     if not result.converged:
         settings.note(f"{method} had not converged after {result.iterations} steps; the maps were written")
+    settings.note(f"{output}: {in_words(result)}")
     return 0 if result.converged else FAILED
+
+
+def in_words(result: Any) -> str:
+    """One line on the maps."""
+    shape, how = " × ".join(map(str, result.t1.shape)), result.settings
+    words = f"maps of {shape} voxels, {how['method']} of rank {how['rank']}"
+    return f"{words}, {result.iterations} steps, {result.residual:.1%} of the data not explained"
 
 
 def compute(settings: Settings, run: Any, scan: Path, method: str, options: Mapping[str, Any]) -> Any:

@@ -16,6 +16,8 @@ SUFFIX = ".swc"
 @click.argument("mask", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT.swc", help="File to write.")
 @click.option("--voxel-size", type=float, nargs=3, metavar="Z Y X", help="In µm; otherwise the file's own.")
+@click.option("--channel", type=click.IntRange(min=0), metavar="N", help="Of several, counted from 0.")
+@click.option("--time", type=click.IntRange(min=0), metavar="N", help="Time point of several, from 0.")
 @click.option(
     "--threshold", type=float, default=0.5, show_default=True, metavar="T", help="For probabilities."
 )
@@ -40,6 +42,8 @@ def command(
     voxel_size: tuple[float, float, float] | None,
     soma: tuple[float, float, float] | None,
     no_soma: bool,
+    channel: int | None,
+    time: int | None,
     **options: Any,
 ) -> None:
     """Trace MASK: rooted trees without cycles, with radii, roots at the somas, in micrometres.
@@ -63,7 +67,7 @@ def command(
 
     run = settings.new_run()
     with io.output_file(output, run, overwrite=settings.overwrite) as work, settings.progress("tracing"):
-        stack = open_stack(mask, voxel_size=voxel_size)
+        stack = open_stack(mask, channel=channel, time=time, voxel_size=voxel_size)
         if stack.voxel_size is None:
             settings.note(f"{mask} has no voxel size: 1 µm is assumed (give --voxel-size Z Y X)")
         spacing = stack.voxel_size or (1.0, 1.0, 1.0)

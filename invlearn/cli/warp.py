@@ -88,6 +88,8 @@ def warp_image(
         run.add_input(image)
         run.add_input(transform)
         run.metrics.update(note=volume.note, shape=list(field.shape))
+    shape = " × ".join(map(str, field.shape))
+    settings.note(f"{output}: {'labels' if labels else 'an image'} of {shape} voxels")
 
 
 def warp_points(settings: Settings, points: Path, transform: Path, output: Path, inverse: bool) -> None:
@@ -116,3 +118,4 @@ def warp_points(settings: Settings, points: Path, transform: Path, output: Path,
         run.add_input(points)
         run.add_input(transform)
         run.metrics.update(points=len(moved), outside=int((~inside).sum()))
+    settings.note(f"{output}: {len(moved)} points")

@@ -63,6 +63,15 @@ class Picked:
         """Of the samples."""
         return np.dtype(self.samples.dtype)
 
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """(z, y, x) of what is read at once: a chunk of Zarr or Dask, a slice of anything else."""
+        chunks = getattr(self.samples, "shards", None) or getattr(self.samples, "chunks", None)
+        if not chunks:
+            return (1, *self.shape[1:])
+        depth, height, width = (np.max(chunks[self.axes.index(a)]) for a in "ZYX")
+        return int(depth), int(height), int(width)
+
     def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
         part = dict(zip("ZYX", key, strict=True))
         found = np.asarray(

@@ -160,7 +160,7 @@ def _axes(path: Path, series: Any) -> str:
         )
     if "Z" not in axes:
         what = "one colour picture" if "C" in axes else "one slice"
-        raise ValueError(f"{path} holds {what}, where a stack has several slices")
+        raise ValueError(f"{path} holds {what}, where a stack has several slices; save all in one file")
     return axes
 
 

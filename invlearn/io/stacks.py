@@ -5,6 +5,7 @@ Axes are (z, y, x): slices, rows, columns. Voxel sizes are (z, y, x) in µm.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     ".zarr": read_zarr,
     ".npy": read_npy,
 }
-_SLAB = 64  # slices that are copied at a time
+_BOX = 1 << 22  # voxels that are read at a time
 _SMALL = 1 << 26  # bytes for which there is always memory
 
 
@@ -78,7 +79,10 @@ class Stack:
             raise ValueError(f"{self.name} has the shape {shape}, where a stack is (z, y, x)")
         if min(shape) < 2:
             what = "one slice" if shape[0] == 1 else f"the shape {shape}"
-            raise ValueError(f"{self.name} has {what}; a stack has at least two slices, rows and columns")
+            raise ValueError(
+                f"{self.name} has {what}; a stack has at least two slices, rows and columns: save all in one "
+                "file"
+            )
         if dtype.kind not in "buif":
             raise ValueError(f"{self.name} holds {dtype}, where a stack holds whole or real numbers")
         object.__setattr__(self, "shape", shape)
@@ -115,10 +119,24 @@ class Stack:
         """All of it, (D, H, W)."""
         return self[:]
 
-    def slabs(self, count: int = _SLAB) -> Iterator[np.ndarray]:
-        """All of it, `count` slices at a time."""
-        for z in range(0, self.shape[0], count):
-            yield self[z : z + count]
+    def slabs(self, count: int | None = None) -> Iterator[np.ndarray]:
+        """All of it, `count` slices at a time; None takes as many as hold about four million voxels."""
+        step = count or max(1, _BOX // math.prod(self.shape[1:]))
+        for z in range(0, self.shape[0], step):
+            yield self[z : z + step]
+
+    def boxes(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Boxes of about four million voxels that cover it, cut as it is stored: by chunks, or by slices."""
+        block = getattr(self.samples, "block", (1, *self.shape[1:]))
+        sides = [min(side, n) for side, n in zip(block, self.shape, strict=True)]
+        while 2 * math.prod(sides) <= _BOX and sides != list(self.shape):
+            k = min((k for k in range(3) if sides[k] < self.shape[k]), key=sides.__getitem__)
+            sides[k] = min(2 * sides[k], self.shape[k])
+        cuts = [
+            [slice(a, min(a + side, n)) for a in range(0, n, side)]
+            for n, side in zip(self.shape, sides, strict=True)
+        ]
+        yield from itertools.product(*cuts)
 
 
 def _three(voxel_size: VoxelSize) -> tuple[float, float, float]:

@@ -27,6 +27,7 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _SEPARATORS = re.compile(r"[\s,;]+")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _COLUMNS = ("id", "type", "x", "y", "z", "radius", "parent")
 
 
@@ -263,7 +264,7 @@ def _rows(path: Path, text: str, strict: bool) -> Iterator[tuple[int, list[float
         line = line.split("#", 1)[0].strip()
         if not line:
             continue
-        words = line.split() if strict else _SEPARATORS.split(line.strip(",; \t"))
+        words = line.split() if strict else _words(line)
         try:
             values = [float(word) for word in words[:7]]
         except ValueError:
@@ -280,8 +281,18 @@ def _rows(path: Path, text: str, strict: bool) -> Iterator[tuple[int, list[float
             raise ValueError(f"{path}, line {number}: {line!r} has a number that is not finite")
         if any(values[i] != int(values[i]) for i in (0, 1, 6)):
             raise ValueError(f"{path}, line {number}: id, type and parent are whole numbers, got {line!r}")
+        if values[0] < 0:
+            raise ValueError(f"{path}, line {number}: the id {words[0]} is negative; number nodes from 1")
         seen = True
         yield number, values
+
+
+def _words(line: str) -> list[str]:
+    """The columns between blanks, commas, semicolons; where blanks and semicolons do, a comma is a point."""
+    words = [word for word in re.split(r"[\s;]+", line) if word]
+    if len(words) >= len(_COLUMNS) and any(_DECIMAL_COMMA.fullmatch(word) for word in words):
+        return [word.replace(",", ".") for word in words]
+    return _SEPARATORS.split(line.strip(",; \t"))
 
 
 def _unit(text: str) -> str:
@@ -325,9 +336,9 @@ def read_swc(path: str | os.PathLike[str], *, strict: bool = False) -> Tree:
         The file.
     strict
         Take the format by its word: seven columns between blanks, parents that exist and stand before their
-        children, no negative radius. Otherwise tabs, commas and semicolons, further columns, a line of column
-        names, and ids in any order are read too; a parent that does not exist makes a root and a negative
-        radius becomes 0, each with a warning.
+        children, no negative radius. Otherwise tabs, commas and semicolons, decimal commas, further columns,
+        a line of column names, and ids in any order are read too; a parent that does not exist makes a root
+        and a negative radius becomes 0, each with a warning.
 
     Returns
     -------

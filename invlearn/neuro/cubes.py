@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.ndimage import uniform_filter
 
 from invlearn.neuro.normalise import Normaliser
+from invlearn.neuro.slabs import cut_axis
 from invlearn.neuro.waveunet import MULTIPLE
 
 Slices = tuple[slice, slice, slice]
@@ -111,7 +112,7 @@ class CubeGrid:
     def for_stack(
         cls, shape: Sequence[int], voxels: int = VOXELS, margin: int = MARGIN, taper: int = TAPER
     ) -> CubeGrid:
-        """The cubes of at most so many voxels that are the least work for a stack."""
+        """The cubes of at most so many voxels that are the least work for a stack; of those, the slimmest."""
         size = (int(shape[0]), int(shape[1]), int(shape[2]))
         least = MULTIPLE * math.ceil((2 * margin + taper + MULTIPLE) / MULTIPLE)
         sides = [_sides(n, least, voxels) for n in size]
@@ -126,8 +127,10 @@ class CubeGrid:
                 f"CubeGrid: {voxels} voxels are too few for a cube with a margin of {margin}: allow "
                 f"{math.prod(found[0] for found in sides)}"
             )
-        i, j, k = np.unravel_index(int(np.argmin(total)), total.shape)
-        return cls(size, (sides[0][i], sides[1][j], sides[2][k]), margin, taper)
+        cubes = [
+            (sides[0][i], sides[1][j], sides[2][k]) for i, j, k in np.argwhere(total == total.min()).tolist()
+        ]
+        return cls(size, min(cubes, key=_section), margin, taper)
 
     def _step(self, side: int) -> int:
         return (side - 2 * self.margin - self.taper) // MULTIPLE * MULTIPLE
@@ -172,6 +175,12 @@ class CubeGrid:
         counts = [len(spans) for spans in self.axes]
         for place in itertools.product(*found):
             yield int(np.ravel_multi_index(place, counts))
+
+
+def _section(cube: Sequence[int]) -> tuple[int, int]:
+    """Voxels of the plane in which the network cuts a cube, with which its memory grows; and across what."""
+    axis = cut_axis(cube)
+    return math.prod(cube) // cube[axis], axis
 
 
 def _sides(n: int, least: int, voxels: int) -> list[int]:

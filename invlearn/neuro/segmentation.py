@@ -225,7 +225,8 @@ def segment(
         with clock("blending"):
             mask = results.keep(MASK, threshold)
             kept = results.keep(PROBABILITY, None) if probability else None
-        foreground = sum(int(np.count_nonzero(part)) for part in _slabs(mask))
+        whole = open_stack(mask)
+        foreground = sum(int(np.count_nonzero(whole[box])) for box in whole.boxes())
         with clock("tracing"):
             tree = results.traced(threshold) if trace and foreground else None
         empty = sum(pieces.is_empty(number) for number in range(len(plan.grid)))
@@ -284,10 +285,6 @@ class _Results:
         if self.output is not None:
             write_swc(self.output / TREE, tree)
         return tree
-
-
-def _slabs(mask: Any) -> Iterator[np.ndarray]:
-    return mask.slabs() if isinstance(mask, Stack) else iter(mask)
 
 
 def _absolute(file: StackFile) -> StackFile:

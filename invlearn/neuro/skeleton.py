@@ -10,7 +10,6 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from invlearn.neuro.cavities import without_cavities
 from invlearn.neuro.foreground import Foreground
 
 # One of each pair of opposite steps to the 26 neighbours.
@@ -87,17 +86,19 @@ def neighbours(keys: np.ndarray, strides: np.ndarray) -> np.ndarray:
 def thin(foreground: Foreground) -> Skeleton:
     """The centre lines of a mask, one voxel wide, by thinning (Lee et al. 1994, as in scikit-image).
 
-    Cavities are filled first. Radii are distances to the surface of the mask as it came.
+    Parameters
+    ----------
+    foreground
+        Filled: thinning would keep the walls around cavities.
     """
     from skimage.morphology import skeletonize
 
-    thinned = [np.argwhere(skeletonize(without_cavities(box))) + low for box, low in foreground.parts()]
+    thinned = [np.argwhere(skeletonize(box)) + low for box, low in foreground.parts()]
     voxels = np.concatenate(thinned)
     voxels = voxels[np.argsort(foreground.keys(voxels))]
     keys = foreground.keys(voxels)
     strides = foreground.keys(np.eye(3, dtype=np.int64)) - foreground.keys(np.zeros((1, 3), dtype=np.int64))
-    place = foreground.find(voxels)
-    certainty = np.where(place >= 0, foreground.certainty[place], foreground.certainty.min())
+    certainty = foreground.certainty[foreground.find(voxels)]
     return Skeleton(
         voxels, foreground.radius(voxels), certainty, neighbours(keys, strides), foreground.voxel_size
     )

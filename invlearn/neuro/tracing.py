@@ -68,7 +68,7 @@ def trace(
     Notes
     -----
     The mask is thinned (Lee, Kashyap and Chu 1994, doi:10.1006/cgip.1994.1042), its cavities filled first.
-    Radii are distances to the surface of the mask. Gaps are bridged by the least dark path, the least dark
+    Radii are distances to its surface, then. Gaps are bridged by the least dark path, the least dark
     gaps first. Loops are opened by the maximum spanning tree of probability times radius. Then spurs go,
     nodes move to the middle of their branch, paths are smoothed below the size of a voxel, and roots are
     chosen.
@@ -77,7 +77,7 @@ def trace(
         if value is not None and not 0 <= value < np.inf:
             raise ValueError(f"trace: {name} is at least 0 and finite, got {value}")
     source = Volume(volume, threshold)
-    foreground = gather(source, voxel_size)
+    foreground = gather(source, voxel_size).filled()
     pitch = float(np.cbrt(foreground.voxel_size.prod()))
     skeleton = thin(foreground)
     somas = _somas(skeleton, foreground, soma)

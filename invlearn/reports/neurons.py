@@ -13,7 +13,6 @@ from invlearn.reports import figures
 from invlearn.reports.page import Block, Fold, Heading, Items, Plot, Section, Table, Text
 
 _LARGEST = 640  # pixels of a projection along its longer side
-_SLAB = 32  # slices read at a time
 _WIDTH = 9.0  # inches
 _GAP = 0.02  # between the views, of the width
 _BRANCHES = ("#4cc9f0", "#ffb454", "#80ed99", "#ff6b9d", "#c4a7ff", "#ffe066", "#5eead4", "#ff9b7a")
@@ -67,29 +66,29 @@ def _shrunk(view: np.ndarray) -> np.ndarray:
 
 
 def project(volume: Any, voxel_size: Sequence[float]) -> Projections:
-    """The three maximum projections of a volume, read a few slices at a time.
+    """The three maximum projections of a volume, read box by box if it lies on the disk.
 
     Parameters
     ----------
     volume
-        (D, H, W): an array, or anything with a shape and slices.
+        (D, H, W): an array, or a stack that says its `boxes`.
     voxel_size
         (z, y, x), µm.
     """
     depth, height, width = (int(n) for n in volume.shape)
-    down: np.ndarray | None = None
-    front, side = [], []
-    for z in range(0, depth, _SLAB):
-        slab = figures.to_numpy(volume[z : z + _SLAB])
-        below = slab.max(axis=0)
-        down = below if down is None else np.maximum(down, below)
-        front.append(slab.max(axis=1))
-        side.append(slab.max(axis=2))
-    assert down is not None
-    views = (down, np.concatenate(front), np.concatenate(side).T)
+    down, front, right = (
+        np.full(size, -np.inf, np.float32) for size in ((height, width), (depth, width), (height, depth))
+    )
+    for z, y, x in volume.boxes() if hasattr(volume, "boxes") else [(slice(None),) * 3]:
+        box = figures.to_numpy(volume[z, y, x])
+        for view, part, seen in (
+            (down, (y, x), box.max(axis=0)),
+            (front, (z, x), box.max(axis=1)),
+            (right, (y, z), box.max(axis=2).T),
+        ):
+            view[part] = np.maximum(view[part], seen)
     z_um, y_um, x_um = (n * s for n, s in zip((depth, height, width), voxel_size, strict=True))
-    small = tuple(_shrunk(view.astype(np.float32)) for view in views)
-    return Projections(small, (z_um, y_um, x_um))  # type: ignore[arg-type]
+    return Projections((_shrunk(down), _shrunk(front), _shrunk(right)), (z_um, y_um, x_um))
 
 
 def grey(projections: Projections) -> list[np.ndarray]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from invlearn.reports.figures import Scale
+
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|mm|µm|dB|voxels?)(?!\w))")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,11 @@ class Page:
     versions: Sequence[tuple[str, str]] = ()
 
 
+def with_units(text: str) -> str:
+    """Numbers stay on one line with their units."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
+
+
 @functools.cache
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
@@ -173,6 +181,7 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["with_units"] = with_units
     return environment.from_string(source)
 
 

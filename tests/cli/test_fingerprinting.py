@@ -283,7 +283,10 @@ def test_a_reconstruction_that_does_not_converge_says_so(
     )
     result = run("reconstruct", folder / "scan.h5", "-o", tmp_path / "o")
     assert result.exit_code == 1
-    assert "had not converged" in result.stderr
+    *_, warning, closing = result.stderr.splitlines()
+    assert "had not converged" in warning
+    words = f"maps of {SIZE} × {SIZE} voxels, subspace of rank "
+    assert closing.startswith(f"invlearn: {tmp_path / 'o'}: {words}")
     assert (tmp_path / "o" / "T1map.nii.gz").exists()
 
 

@@ -45,7 +45,7 @@ def test_the_growth_that_was_put_in_is_found(folder: Path) -> None:
     assert change["found"] == pytest.approx(change["true"], rel=0.4)
     assert abs(change["rest"]) < 0.2 * change["true"]
     assert found["folding_percent"] == 0
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert f"The ventricles grew: {change['found']:+.0f} %" in html
     assert "second visit, registered" in html
 

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_section_and_its_files(folder: Path) -> None:
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for words in ("Can one quick scan", "a drawn phantom", "Against the truth", "How sure are they?"):
         assert words in html
     assert (folder / "inputs" / "brain_scan.h5").exists()
@@ -47,7 +47,7 @@ def test_the_section_and_its_files(folder: Path) -> None:
 
 def test_the_commands_shown_are_true(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     line = "invlearn mrf evaluate brain --truth inputs/brain_slice.npz"
     assert line in html
     assert "invlearn mrf simulate inputs/brain_slice.npz -o inputs/brain_scan.h5 --frames 60 --snr 30" in html

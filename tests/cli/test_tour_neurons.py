@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_section_and_its_numbers(folder: Path) -> None:
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for words in ("Where are the neurons", "against the truth", "orange alone was missed", "The mask"):
         assert words in html
     for name in ("neurons.tif", "neurons_mask.tif", "neurons.swc"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from invlearn.io.stacks import write_stack
 from invlearn.io.swc import Tree, read_swc
@@ -76,6 +77,23 @@ def test_every_option_counts(run: Any, path: Path) -> None:
     assert len(nodes("--smallest", 1).roots) == 2
     assert len(nodes("--spur", 30).ends) < len(plain.ends)
     np.testing.assert_allclose(nodes("--voxel-size", 2, 1, 1).xyz.max(), 2 * plain.xyz.max(), rtol=0.05)
+
+
+def test_one_of_several_channels_and_times_is_picked(
+    run: Any, refused: Any, tmp_path: Path, mask: np.ndarray
+) -> None:
+    several = np.zeros((2, SHAPE[0], 3, *SHAPE[1:]), np.uint8)
+    several[1, :, 2] = mask
+    metadata = {"axes": "TZCYX", "spacing": VOXEL[0], "unit": "um"}
+    tifffile.imwrite(
+        tmp_path / "m.tif", several, imagej=True, resolution=(1 / VOXEL[2], 1 / VOXEL[1]), metadata=metadata
+    )
+    out = ("-o", tmp_path / "a.swc")
+    assert "--time" in refused(tmp_path / "m.tif", *out, "--channel", 2)
+    assert "--channel" in refused(tmp_path / "m.tif", *out, "--time", 1)
+    assert "no foreground" in refused(tmp_path / "m.tif", *out, "--time", 0, "--channel", 2)
+    assert run(tmp_path / "m.tif", *out, "--time", 1, "--channel", 2).exit_code == 0
+    np.testing.assert_allclose(read_swc(tmp_path / "a.swc").xyz, trace(mask, VOXEL).xyz, atol=1e-4)
 
 
 def test_probabilities_have_a_threshold(run: Any, tmp_path: Path, mask: np.ndarray) -> None:

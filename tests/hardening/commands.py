@@ -132,6 +132,13 @@ COMMANDS = {
         _TRAINED,
     ),
     "segment": Long(("segment", "inputs/stack.tif", "-o", "out", "--trace"), "out"),
+    "trace": Long(("trace", "inputs/mask.tif", "-o", "out.swc"), "out.swc"),
+    "warp": Long(
+        ("warp", "inputs/1.nii.gz", "--transform", "inputs/field.nii.gz", "-o", "out.nii.gz"), "out.nii.gz"
+    ),
+    "learnability": Long(
+        ("learnability", "--masks", "inputs/masks.npy", "--dimension", "3", "--report", "out"), "out"
+    ),
     "tour": Long(("tour", "-o", "out"), "out"),
 }
 
@@ -174,6 +181,7 @@ def write_inputs(folder: Path) -> None:
     from scipy import ndimage
 
     from invlearn.io import Volume, write_stack, write_volume
+    from invlearn.io.itk import write_field
     from invlearn.neuro.synthesis import simulate
 
     for name in ("maps", "volumes", "stacks"):
@@ -192,6 +200,10 @@ def write_inputs(folder: Path) -> None:
     (folder / "pairs.csv").write_text("fixed,moving\n0.nii.gz,1.nii.gz\n1.nii.gz,2.nii.gz\n")
     sample = simulate((16, 40, 40), seed=4, noise="low")
     write_stack(folder / "stack.tif", sample.stack, sample.voxel_size)
+    write_stack(folder / "mask.tif", sample.mask, sample.voxel_size)
+    rng = np.random.default_rng(3)
+    write_field(folder / "field.nii.gz", rng.normal(size=(3, 16, 16, 16)), np.diag([2.0, 2, 2, 1]))
+    np.save(folder / "masks.npy", rng.random((20, 12, 12)) < 0.5)
     run(folder.parent, ("neuron", "simulate", "-o", "inputs/stacks", "--shape", "16x40x40"))
     run(folder.parent, ("mrf", "simulate", "inputs/maps.npz", "-o", "inputs/scan.h5", "--frames", "12"))
 
@@ -290,7 +302,7 @@ def again(command: Long, output: Path) -> tuple[str, ...]:
     """What is typed after a kill."""
     if command.resume and (output / "checkpoints").exists():
         return (*command.words, *command.resume)
-    if command.output == "scan.h5" and output.exists():
+    if output.is_file():
         return (*command.words, "--overwrite")
     return command.words
 

@@ -103,7 +103,7 @@ def _lsms(folder: Path) -> None:
     import tifffile
 
     fields = np.dtype(tifffile.TIFF.CZ_LSMINFO)
-    for name, channels in (("one", 1), ("three", 3)):
+    for name, channels in (("one", 1), ("two", 2), ("three", 3)):
         info = np.zeros(1, fields)
         info["MagicNumber"], info["StructureSize"] = 67127628, fields.itemsize
         info["DimensionZ"], info["DimensionY"], info["DimensionX"] = SHAPE
@@ -121,6 +121,22 @@ def _lsms(folder: Path) -> None:
                     **planar,
                 )
                 file.write(picture[0, ::4, ::4], subfiletype=1, **common)
+        if channels == 2:
+            _bits_elsewhere(folder / f"{name}.lsm")
+
+
+def _bits_elsewhere(path: Path) -> None:
+    """Two numbers of bits fit into their tag, but Zeiss puts them elsewhere, as it does with three."""
+    content = bytearray(path.read_bytes())
+    content += bytes(len(content) % 2)
+    elsewhere, at = len(content), struct.unpack_from("<I", content, 4)[0]
+    while at:
+        (count,) = struct.unpack_from("<H", content, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            if struct.unpack_from("<HHI", content, entry)[::2] == (258, 2):
+                struct.pack_into("<I", content, entry + 8, elsewhere)
+        (at,) = struct.unpack_from("<I", content, at + 2 + 12 * count)
+    path.write_bytes(content + struct.pack("<HH", 8, 8))
 
 
 def _nrrds(folder: Path) -> None:
@@ -324,6 +340,30 @@ def _networks(folder: Path) -> None:
     save_network(folder / "a.safetensors", WiNet(width=1), {"task": "registration"})
 
 
+def _pgdnets(folder: Path) -> None:
+    import torch
+
+    from invlearn.physics.mri import FingerprintSequence
+    from invlearn.training import save_network
+    from invlearn.unrolled import PGDNet
+
+    basis = torch.linalg.qr(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))[0]
+    network = PGDNet(FingerprintSequence.default(12), basis, iterations=1, width=1)
+    save_network(folder / "a.safetensors", network, {"task": "fingerprinting"})
+
+
+def _trajectories(folder: Path) -> None:
+    from scipy.io import savemat
+
+    from invlearn.physics.mri import trajectories
+
+    arms = trajectories.spiral(4, 20, (8, 8)).numpy()
+    np.save(folder / "a.npy", arms)
+    np.save(folder / "b.npy", arms[..., 0] + 1j * arms[..., 1])
+    np.savez(folder / "a.npz", trajectory=np.moveaxis(arms, -1, 0))
+    savemat(folder / "a.mat", {"traj": arms.swapaxes(0, 1)})
+
+
 def _checkpoints(folder: Path) -> None:
     import torch
 
@@ -395,5 +435,7 @@ READERS = {
     "stacks csv": Reader(_read("neuro.collection", "find_pairs"), _tables("stack", "mask")),
     "weights": Reader(_read("training.weights", "read_weights"), _weights),
     "network": Reader(_read("registration.winet", "load_winet"), _networks),
+    "pgdnet": Reader(_read("unrolled", "load_pgdnet"), _pgdnets),
+    "trajectory": Reader(_read("physics.mri.trajectories", "read_trajectory"), _trajectories),
     "checkpoint": Reader(_read("training.checkpoint", "read_checkpoint"), _checkpoints),
 }

@@ -65,8 +65,8 @@ def of_commands(*names: str) -> list[str]:
 @minutes
 def test_killed_commands_leave_nothing_half_written_and_end_the_same() -> None:
     """Two runs with one seed give the same bits, and so does one that was killed and asked for again."""
-    commands = of_commands("register pairs", "neuron simulate", "neuron train", "segment", "tour")
-    assert driver("kill.py", "--times", "2", *commands).count("0 troubles") == 5
+    names = ("register pairs", "neuron simulate", "neuron train", "segment", "trace", "warp", "tour")
+    assert driver("kill.py", "--times", "2", *of_commands(*names)).count("0 troubles") == len(names)
 
 
 @pytest.mark.slow
@@ -78,7 +78,8 @@ def test_killed_commands_leave_nothing_half_written_and_end_the_same() -> None:
         ("mrf train",),
         ("register", "register pairs"),
         ("registration train",),
-        ("neuron simulate", "neuron train", "segment"),
+        ("neuron simulate", "neuron train", "segment", "trace"),
+        ("warp", "learnability"),
         ("tour",),
     ],
     ids=", ".join,

@@ -235,13 +235,16 @@ def test_a_limit_of_the_process_is_a_limit_of_memory(monkeypatch: pytest.MonkeyP
 def test_lsm_files_are_read_between_their_small_pictures(tmp_path: Path) -> None:
     made = runpy.run_path(str(HERE / "readers.py"))
     made["READERS"]["lsm"].files(tmp_path)
-    one, second = open_stack(tmp_path / "one.lsm"), open_stack(tmp_path / "three.lsm", channel=1)
     shape = made["SHAPE"]
-    assert np.array_equal(one.array(), made["grey"]((shape[0], 1, *shape[1:]))[:, 0])
-    assert np.array_equal(second.array(), made["grey"]((shape[0], 3, *shape[1:]))[:, 1])
-    assert one.voxel_size == pytest.approx((1.5, 0.5, 0.4))
-    with pytest.raises(ValueError, match="holds 3 channels"):
-        open_stack(tmp_path / "three.lsm")
+    for name, channels in (("one", 1), ("two", 2), ("three", 3)):
+        path, truth = tmp_path / f"{name}.lsm", made["grey"]((shape[0], channels, *shape[1:]))
+        for k in range(channels):
+            stack = open_stack(path, channel=k if channels > 1 else None)
+            assert np.array_equal(stack.array(), truth[:, k])
+            assert stack.voxel_size == pytest.approx((1.5, 0.5, 0.4))
+        if channels > 1:
+            with pytest.raises(ValueError, match=f"holds {channels} channels"):
+                open_stack(path)
 
 
 def test_a_tiff_whose_pages_run_in_a_circle_is_refused(tmp_path: Path) -> None:

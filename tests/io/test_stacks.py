@@ -18,7 +18,8 @@ import tifffile
 import torch
 import zarr
 
-from invlearn.io import stack_tiff
+from invlearn.io import stack_tiff, stacks
+from invlearn.io.stack_source import Picked
 from invlearn.io.stacks import Stack, create_stack, open_stack, write_stack
 
 SHAPE = (7, 20, 30)
@@ -115,6 +116,39 @@ def test_every_format_gives_the_samples_and_the_voxel_size(tmp_path: Path, name:
     np.testing.assert_array_equal(stack.array(), data)
     np.testing.assert_array_equal(np.concatenate(list(stack.slabs(3))), data)
     assert stack[4:4].shape == (0, *SHAPE[1:])
+
+
+@pytest.mark.parametrize("most", [1, 100, 700, 2000, 1 << 22])
+@pytest.mark.parametrize("name", ["ours.tif", "chunks.zarr", "channels.zarr", "dask"])
+def test_boxes_and_slabs_cover_a_stack_in_pieces_of_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    data, path = samples(), tmp_path / name
+    if name == "ours.tif":
+        write_stack(path, data, SIZE)
+        stack, block = open_stack(path), (1, 20, 30)
+    elif name == "dask":
+        dask = pytest.importorskip("dask.array")
+        stack, block = open_stack(dask.from_array(data, chunks=(3, 8, 16))), (3, 8, 16)
+    else:
+        several = np.stack([0 * data, data]) if name == "channels.zarr" else data
+        chunks = (1, 2, 8, 8)[4 - several.ndim :]
+        array = zarr.create_array(path, shape=several.shape, chunks=chunks, dtype="u1")
+        array[...] = several
+        block = chunks[-3:]
+        stack = Stack(Picked(array, "CZYX"[4 - several.ndim :], {"C": 1} if several.ndim == 4 else {}))
+    monkeypatch.setattr(stacks, "_BOX", most)
+    seen = np.zeros(SHAPE, int)
+    for box in stack.boxes():
+        seen[box] += 1
+        np.testing.assert_array_equal(stack[box], data[box])
+        assert all(part.start % side == 0 for part, side in zip(box, block, strict=True))
+        assert seen[box].size <= max(most, np.prod(block))
+    assert (seen == 1).all()
+    assert seen[next(stack.boxes())].size > min(most, data.size) / 3
+    slabs = list(stack.slabs())
+    np.testing.assert_array_equal(np.concatenate(slabs), data)
+    assert max(len(slab) for slab in slabs) == min(7, max(1, most // 600))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint32, np.float32, np.float64, bool])
@@ -439,7 +473,10 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "_BOX", 64 * 20 * 30)
     write_stack(tmp_path / name, samples(), SIZE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

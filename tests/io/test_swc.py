@@ -61,6 +61,9 @@ ODD = {
     ),
     "comments and empty lines": "# a\n\n" + GOOD.replace("\n", " # why\n"),
     "a separator at the end": GOOD.replace(" ", ",").replace("\n", ",\n"),
+    "commas and blanks": GOOD.replace(" ", ", "),
+    "decimal commas": GOOD.replace("0 2 -1", "0,0 2,0 -1").replace(".", ","),
+    "decimal commas between semicolons": GOOD.replace(".", ",").replace(" ", ";"),
 }
 
 
@@ -72,7 +75,7 @@ def test_other_forms_are_read(tmp_path: Path, case: str) -> None:
     np.testing.assert_array_equal(tree.parent, expected.parent)
 
 
-@pytest.mark.parametrize("case", ["commas", "column names", "more columns"])
+@pytest.mark.parametrize("case", ["commas", "column names", "more columns", "decimal commas"])
 def test_strict_reading_refuses_them(tmp_path: Path, case: str) -> None:
     with pytest.raises(ValueError, match="line 1"):
         read_swc(written(tmp_path, ODD[case]), strict=True)
@@ -132,6 +135,7 @@ def test_a_negative_radius_becomes_zero(tmp_path: Path) -> None:
 
 
 BAD = {
+    "an id below 0": ("-5 1 0 0 0 1 -1\n", "line 1: the id -5 is negative; number nodes from 1"),
     "a cycle": (GOOD.replace("2 3 1 0 0 1 1", "2 3 1 0 0 1 4"), r"line [24]: node [24] is its own ancestor"),
     "its own parent": (GOOD.replace("-1\n2", "1\n2"), "line 1: node 1 is its own ancestor"),
     "no nodes": ("# nothing\n", "has no nodes"),

@@ -57,6 +57,13 @@ def test_numbers_go_through_the_cubes_with_x_fastest() -> None:
     assert [grid[k] for k in range(len(grid))] == order
 
 
+@pytest.mark.parametrize("n", [256, 300, 700, 1024])
+def test_of_cubes_with_equal_work_the_slimmest_are_taken(n: int) -> None:
+    """The network's memory grows with the plane in which it cuts a cube."""
+    a, b, c = sorted(CubeGrid.for_stack((n, n, n)).cube)
+    assert CubeGrid.for_stack((n, n, n)).cube in {(a, c, b), (c, a, b), (b, c, a), (c, b, a)}
+
+
 @given(st.tuples(*3 * [st.integers(16, 2000)]))
 def test_chosen_cubes_keep_to_the_memory_and_waste_little(shape: tuple[int, int, int]) -> None:
     voxels = 1 << 21

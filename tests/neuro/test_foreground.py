@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from invlearn.neuro import foreground as module
 from invlearn.neuro.foreground import Foreground, Volume, gather
@@ -30,6 +30,17 @@ def test_the_list_is_the_mask(seed: int, dz: float) -> None:
     np.testing.assert_array_equal(found.voxels[place[place >= 0]], everywhere[place >= 0])
     ((box, low),) = found.parts()
     np.testing.assert_array_equal(np.argwhere(box) + low, found.voxels)
+
+
+@given(seed=st.integers(0, 1000), density=st.floats(0.4, 0.9))
+def test_filled_is_the_mask_with_its_holes(seed: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    probability = np.where(rng.random((6, 9, 8)) < density, rng.uniform(0.5, 1, (6, 9, 8)), 0)
+    probability[0, 0, 0] = 0.7
+    found = gather(Volume(probability.astype(np.float32), 0.5), (1, 1, 1)).filled()
+    np.testing.assert_array_equal(found.voxels, np.argwhere(binary_fill_holes(probability > 0)))
+    held = probability[tuple(found.voxels.T)]
+    np.testing.assert_allclose(found.certainty, np.where(held > 0, held, probability[probability > 0].min()))
 
 
 def test_parts_far_apart_have_boxes_of_their_own() -> None:

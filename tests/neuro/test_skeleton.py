@@ -16,7 +16,7 @@ FULL = np.ones((3, 3, 3))
 
 
 def thinned(probability: np.ndarray, voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Skeleton:
-    return thin(gather(Volume(probability, 0.5), voxel_size))
+    return thin(gather(Volume(probability, 0.5), voxel_size).filled())
 
 
 @given(seed=st.integers(0, 1000), density=st.floats(0.02, 0.6))

@@ -28,7 +28,12 @@ def network(pair: str = "WaveSNet_V3", **options: object) -> WaveUNet3D:
 @pytest.mark.parametrize("pair", PAIRS)
 def test_it_is_the_softmax_of_the_whole(pair: str, wavelet: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "_SLAB", 6)
-    for classes, shape in ((2, (2, 32, 16, 16)), (3, (1, 23, 17, 19))):  # odd sizes too
+    for classes, shape in (
+        (2, (2, 32, 16, 16)),
+        (3, (1, 23, 17, 19)),
+        (2, (1, 8, 9, 21)),
+        (2, (1, 9, 12, 8)),
+    ):
         made, x = network(pair, wavelet=wavelet, classes=classes), torch.randn(shape)
         with torch.inference_mode():
             expected = made(x[:, None]).softmax(1)[:, -1]
@@ -43,7 +48,7 @@ def test_the_halo_is_what_the_convolutions_see(monkeypatch: pytest.MonkeyPatch) 
     with torch.inference_mode():
         expected = made(x[:, None]).softmax(1)[:, -1]
         whole = slabs._in_slabs
-        monkeypatch.setattr(slabs, "_in_slabs", lambda depth, compute, halo=0: whole(depth, compute, 0))
+        monkeypatch.setattr(slabs, "_in_slabs", lambda axis, n, compute, halo=0: whole(axis, n, compute, 0))
         assert (made.probability(x) - expected).abs().max() > 1e-4
 
 
@@ -61,8 +66,9 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_nothing_but_the_features_is_as_large_as_the_stack() -> None:
-    made, x = network().folded(), torch.randn(1, 256, 16, 16)
+@pytest.mark.parametrize("shape", [(256, 16, 16), (16, 256, 16), (16, 16, 256)])
+def test_nothing_but_the_features_is_as_large_as_the_stack(shape: tuple[int, int, int]) -> None:
+    made, x = network().folded(), torch.randn(1, *shape)
     counted = {}
     for name, run in (("slabs", made.probability), ("whole", lambda x: made(x[:, None]))):
         with torch.no_grad(), Largest() as seen:
@@ -70,3 +76,8 @@ def test_nothing_but_the_features_is_as_large_as_the_stack() -> None:
         counted[name] = sum(size >= 2 * x.numel() for size in seen.sizes)
     assert counted["slabs"] == 1  # the features of the finest level
     assert counted["whole"] > 5
+
+
+def test_cuts_go_across_the_longest_axis_and_the_last_one_only_where_it_is_by_far() -> None:
+    shapes = ((9, 5, 8), (5, 9, 8), (5, 6, 9), (5, 6, 13))
+    assert [slabs.cut_axis(shape) for shape in shapes] == [0, 1, 1, 2]

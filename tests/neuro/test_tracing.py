@@ -353,3 +353,15 @@ def test_morphio_reads_it(tmp_path: Path) -> None:
     assert read.soma.diameters[0] == pytest.approx(2 * found.radius[found.roots[0]], rel=1e-4)
     ends = {tuple(np.round(s.points[-1], 2)) for s in read.iter() if not s.children}
     assert ends == {tuple(np.round(p, 2)) for p in found.xyz[found.ends].astype(np.float32)}
+
+
+@pytest.mark.parametrize("nucleus", [2.0, 5.0, 8.0])
+def test_a_soma_with_a_dark_nucleus_is_a_soma(nucleus: float) -> None:
+    whole = mask_of(neuron())
+    away = np.linalg.norm(np.indices(whole.shape).T - (25, 50, 50), axis=-1).T
+    hollow = whole & (away >= nucleus)
+    assert hollow.sum() < whole.sum()
+    found, expected = trace(hollow), trace(whole)
+    np.testing.assert_array_equal(found.xyz, expected.xyz)
+    np.testing.assert_array_equal(found.radius, expected.radius)
+    assert found.kind[found.roots].tolist() == [1]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from invlearn.io import stacks
 from invlearn.io.stacks import Stack
 from invlearn.io.swc import Tree
 from invlearn.reports import neurons as report
@@ -50,13 +51,18 @@ def stack() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 50, SHAPE).astype(np.uint8)
 
 
+def shown(page: Page) -> str:
+    """The page with plain spaces."""
+    return render(page).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def pixels(uri: str) -> np.ndarray:
     return imread(io.BytesIO(base64.b64decode(uri.split(",")[1])))[..., :3]
 
 
 def test_projections_are_the_largest_values_along_each_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = stack()
-    monkeypatch.setattr(report, "_SLAB", 5)
+    monkeypatch.setattr(stacks, "_BOX", 100)
     for given in (volume, Stack(volume)):
         seen = report.project(given, VOXEL)
         np.testing.assert_array_equal(seen.views[0], volume.max(axis=0))
@@ -139,7 +145,7 @@ def test_the_tracing_lies_over_what_was_traced() -> None:
 
 
 def test_the_page_says_what_was_found() -> None:
-    html = render(Page("Neurons", report.sections(Stack(stack()), result())))
+    html = shown(Page("Neurons", report.sections(Stack(stack()), result())))
     for words in (
         "1 tree, 45 µm of cable, 1 branch point, 3 ends",
         "12 × 40 × 60 voxels of 2 × 0.5 × 0.5 µm",
@@ -155,7 +161,7 @@ def test_the_page_says_what_was_found() -> None:
 
 
 def test_without_a_tree_or_a_neuron() -> None:
-    html = render(Page("Neurons", report.sections(stack(), result(tree=None, warnings=()))))
+    html = shown(Page("Neurons", report.sections(stack(), result(tree=None, warnings=()))))
     assert "40 voxels belong to neurons" in html
     assert "branch points" not in html
     assert len(re.findall("data:image/png", html)) == 2
@@ -180,7 +186,7 @@ def test_many_trees_and_long_cables_are_said_in_words() -> None:
 
 def test_the_summary_shows_the_truth_beside_it() -> None:
     section = report.summary(stack(), result(), tree(), "Where?", [], "There.")
-    html = render(Page("Tour", [section]))
+    html = shown(Page("Tour", [section]))
     assert "orange alone was missed" in html
     assert "There." in html
     assert len(re.findall("data:image/png", html)) == 4

@@ -138,3 +138,11 @@ def test_a_row_must_fit_its_columns() -> None:
 def test_the_file_is_utf8(tmp_path: Path) -> None:
     write_page(tmp_path / "p.html", Page("n ≥ k · α", []))
     assert "n ≥ k · α" in (tmp_path / "p.html").read_bytes().decode("utf-8")
+
+
+def test_numbers_stay_on_a_line_with_their_units() -> None:
+    answer = "0.8 % of 3 voxels within 2 mm in 3 seconds"
+    html = render(Page("t", [Section("a", [Text("12 s")], answer), Section("b", [], "c")]))
+    assert html.count("0.8\N{NO-BREAK SPACE}% of 3\N{NO-BREAK SPACE}voxels within 2\N{NO-BREAK SPACE}mm") == 2
+    assert html.count("in 3 seconds") == 2
+    assert "12\N{NO-BREAK SPACE}s" in html
