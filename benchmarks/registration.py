@@ -3,7 +3,7 @@
 ``INVLEARN_DATA=DIR python benchmarks/registration.py`` runs every contender on every pair, each in a
 process of its own so that its peak memory is its own, and writes ``benchmarks/results/registration.json``.
 Contenders that are not installed are skipped with a word; ``--peers PYTHON`` names an interpreter that has
-them (antspyx, convexAdam), so that they need not live beside invlearn.
+them (antspyx, convexAdam, FireANTs), so that they need not live beside invlearn.
 
 All are judged alike: by the displacement field (mm) that takes fixed to moving points. Times are of the
 registration alone, without imports, reading and writing; the peak is that of the whole process.
@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import resource
 import runpy
 import subprocess
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results" / "registration.json"
 recorded = runpy.run_path(str(Path(__file__).with_name("recorded.py")))["about"]
 ALONE = "headers alone"
+SWAPPED = ", swapped"
+PROSTATES = re.compile(r"prostate \d and \d")
 ITERATIONS = (100, 60, 30)  # of the demons, coarse to fine
+FULL = (160, 192, 224)  # the grid of a brain at 1 mm
+CUBE = (256, 256, 256)
+GAMMA, SHADE, SLOPE = 0.6, 60.0, 0.2  # of the changed contrast; of the bias: mm, and sd of its logarithm
 WARP, REACH = 8.0, 14.0  # mm: largest displacement of the known warp, and its smoothness
 Array = np.ndarray
 
@@ -159,6 +165,35 @@ def by_convexadam(fixed: Path, moving: Path) -> Callable[[], Array]:
     return run
 
 
+def by_fireants(fixed: Path, moving: Path) -> Callable[[], Array]:
+    """Affine, then greedy with local correlation, by the steps and rates of its tutorial."""
+    import torch
+    from fireants.io import BatchedImages, Image
+    from fireants.registration.affine import AffineRegistration
+    from fireants.registration.greedy import GreedyRegistration
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    f, m = (BatchedImages([Image.load_file(str(path), device="cpu")]) for path in (fixed, moving))
+
+    def run() -> Array:
+        rough = AffineRegistration(
+            [8, 4, 2, 1], [200, 100, 50, 20], f, m, optimizer="Adam", optimizer_lr=3e-3, cc_kernel_size=5
+        )
+        rough.optimize()
+        fine = GreedyRegistration(
+            scales=[4, 2, 1], iterations=[200, 100, 25], fixed_images=f, moving_images=m, cc_kernel_size=5,
+            deformation_type="compositive", smooth_grad_sigma=1, optimizer="adam", optimizer_lr=0.5,
+            init_affine=rough.get_affine_matrix().detach(),
+        )  # fmt: skip
+        fine.optimize()
+        with tempfile.TemporaryDirectory() as folder:
+            fine.save_as_ants_transforms(f"{folder}/u.nii.gz")
+            data = np.asarray(nibabel.load(f"{folder}/u.nii.gz").dataobj)
+        return ras(np.moveaxis(data[..., 0, :], -1, 0).astype(np.float64))
+
+    return run
+
+
 CONTENDERS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Array]]]] = {
     "invlearn": ("invlearn", by_invlearn),
     **{
@@ -166,12 +201,13 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Array]]]] =
             "SimpleITK",
             lambda f, m, sigma=sigma, prepare=prepare: by_demons(f, m, sigma, prepare),
         )
-        for sigma in (1.0, 1.5)
+        for sigma in (0.8, 1.0, 1.5)
         for prepare in ("raw", "matched", "n4")
     },
     "ANTs SyN": ("ants", lambda f, m: by_ants(f, m, "SyN")),
     "ANTs SyN CC": ("ants", lambda f, m: by_ants(f, m, "SyNCC")),
     "convexAdam": ("convexAdam", by_convexadam),
+    "FireANTs": ("fireants", by_fireants),
 }
 
 
@@ -223,7 +259,6 @@ class Case:
     fixed: Subject
     moving: Subject
     truth: Array | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def load(path: Path, step: int = 1) -> tuple[Array, Array]:
@@ -267,7 +302,47 @@ def head(data: Path, number: int, step: int) -> Subject:
     return Subject(image.astype(np.float32), affine, None, image > 0.1 * np.percentile(image, 99))
 
 
-def known(subject: Subject) -> Case:
+def changed(subject: Subject) -> Subject:
+    """The same in another contrast, under a smooth shading."""
+    from scipy import ndimage
+
+    image = subject.image / subject.image.max()
+    spacing = np.linalg.norm(subject.affine[:3, :3], axis=0)
+    noise = np.random.default_rng(0).standard_normal([-(-n // 8) for n in image.shape])
+    rough = ndimage.gaussian_filter(noise, SHADE / (8 * spacing), mode="nearest")
+    shade = ndimage.zoom(rough, np.array(image.shape) / rough.shape, order=1, mode="nearest", grid_mode=True)
+    shade = np.exp(SLOPE * (shade - shade.mean()) / shade.std())
+    return replace(subject, image=(image.clip(0) ** GAMMA * shade).astype(np.float32))
+
+
+def fitted(subject: Subject, shape: tuple[int, ...]) -> Subject:
+    """On a grid of that shape around the middle of the object; a finer one if it is larger on every side."""
+    from invlearn.io import Volume
+    from invlearn.registration import Transform
+
+    old = np.array(subject.image.shape)
+    finer = max(1.0, float((np.array(shape) / old).min()))
+    at = np.argwhere(subject.mask)
+    corner = ((at.min(0) + at.max(0)) / 2 - (np.array(shape) - 1) / (2 * finer)).round()
+    there = np.diag([1 / finer, 1 / finer, 1 / finer, 1.0])
+    there[:3, 3] = corner
+    affine = subject.affine @ there
+    still = Transform(np.zeros((3, *shape)), affine)
+
+    def moved(data: Array, mode: str) -> Array:
+        return still.image(Volume(data, subject.affine), mode).data
+
+    assert subject.labels is not None
+    assert subject.mask is not None
+    return Subject(
+        moved(subject.image, "linear"),
+        affine,
+        moved(subject.labels, "labels"),
+        moved(subject.mask.astype(np.uint8), "nearest") > 0,
+    )
+
+
+def known(name: str, subject: Subject) -> Case:
     """The subject, and itself turned, scaled, shifted and bent, on its own grid; the truth goes along."""
     from invlearn.cli import tour_registration as tour
     from invlearn.io import Volume
@@ -283,7 +358,7 @@ def known(subject: Subject) -> Case:
     # where a point of the original went is the fixed side: original(y(x)) is the image that was bent
     bent = Transform(y - x, volume.affine).image(volume)
     return Case(
-        "Colin27 under a known map",
+        name,
         Subject(bent.data, volume.affine, None, _inside(y - x, subject)),
         subject,
         y - x,
@@ -301,17 +376,32 @@ def _inside(truth: Array, subject: Subject) -> Array:
 
 def cases(data: Path, step: int, only: str) -> Iterator[Case]:
     """All pairs in both directions, but for the known map."""
+    coarse = {1: "", 2: ", every second voxel"}.get(step, f", every {step}th voxel")
 
     def both(name: str, a: Callable[[], Subject], b: Callable[[], Subject]) -> Iterator[Case]:
-        if only in name:
+        if only in (name := f"{name}{coarse}"):
             first, second = a(), b()
             yield Case(name, first, second)
-            yield Case(f"{name}, swapped", second, first)
+            yield Case(f"{name}{SWAPPED}", second, first)
 
-    yield from both("MNI152 and Colin27", lambda: mni(data, step), lambda: stripped(colin(data, step)))
-    yield from both("MNI152 and Colin27 with skull", lambda: mni(data, step), lambda: colin(data, step))
-    if only in "Colin27 under a known map":
-        yield known(colin(data, step))
+    def average() -> Subject:
+        return mni(data, step)
+
+    def person() -> Subject:
+        return stripped(colin(data, step))
+
+    yield from both("MNI152 and Colin27", average, person)
+    yield from both("MNI152 and Colin27 in other contrast and shading", average, lambda: changed(person()))
+    yield from both("MNI152 and Colin27 with skull", average, lambda: colin(data, step))
+    for name, shape in (("160 × 192 × 224", FULL), ("256³", CUBE)):
+        size = tuple(n // step for n in shape)
+        yield from both(
+            f"brains at {name}",
+            lambda size=size: fitted(average(), size),
+            lambda size=size: fitted(person(), size),
+        )
+    if only in (name := f"Colin27 under a known map{coarse}"):
+        yield known(name, colin(data, step))
     yield from both("heads at 2 mm", lambda: head(data, 1000, step), lambda: head(data, 1001, step))
     for i in range(8):
         for j in range(i + 1, 8):
@@ -392,12 +482,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", default="", help="an interpreter that has antspyx or convexAdam")
+    parser.add_argument("--peers", default="", help="an interpreter that has antspyx, convexAdam or FireANTs")
     parser.add_argument("--step", type=int, default=1, help="take every n-th voxel: a quick trial")
     parser.add_argument("--only", default="", help="pairs whose name contains this")
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--resume", action="store_true", help="keep what --output has of the same step")
+    parser.add_argument("--resume", action="store_true", help="keep what --output has")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -412,8 +502,8 @@ def main() -> None:
         if python is None:
             print(f"{name}: skipped, {CONTENDERS[name][0]} is not installed", flush=True)
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    about = {**recorded(threads, "SimpleITK"), "step": options.step}
-    rows = earlier_rows(options.output, options.step) if options.resume else []
+    about = recorded(threads, "SimpleITK")
+    rows = earlier_rows(options.output) if options.resume else []
     done = {(row["pair"], row["contender"]) for row in rows}
     forward: dict[str, Array] = {}
     for case in cases(Path(data), options.step, options.only):
@@ -428,7 +518,7 @@ def main() -> None:
                     row, displacement = measured(case, name, python, Path(folder))
                 except RuntimeError as error:
                     row, displacement = {"failed": str(error)}, None
-            if displacement is not None and case.name.endswith("swapped") and name in forward:
+            if displacement is not None and case.name.endswith(SWAPPED) and name in forward:
                 row["round_trip_voxels"] = round_trip(case, displacement, forward[name])
             if displacement is not None:
                 forward[name] = displacement
@@ -439,12 +529,9 @@ def main() -> None:
             write(options.output, {"about": about, "rows": rows, "means": means(rows)})
 
 
-def earlier_rows(path: Path, step: int) -> list[dict[str, Any]]:
-    """What an earlier run at the same step measured and did not fail at."""
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    rows: list[dict[str, Any]] = found["rows"] if found["about"]["step"] == step else []
+def earlier_rows(path: Path) -> list[dict[str, Any]]:
+    """What an earlier run measured and did not fail at."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     return [row for row in rows if "failed" not in row]
 
 
@@ -460,11 +547,7 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Over all prostate pairs, and over both directions of the others."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        pair = (
-            "prostate, all pairs"
-            if row["pair"].startswith("prostate")
-            else row["pair"].removesuffix(", swapped")
-        )
+        pair = PROSTATES.sub("prostate, all pairs", row["pair"].removesuffix(SWAPPED))
         groups.setdefault((pair, row["contender"]), []).append(row)
     found = []
     for (pair, contender), group in groups.items():

@@ -112,6 +112,9 @@ def test_what_was_not_recorded_is_said() -> None:
     assert page.about({"about": {"platform": "Linux-6", "cpus": 2, "threads": "1"}}) == (
         "date not recorded; Linux, 2 cores, 1 thread"
     )
+    assert page.about({"date": "2026-01-02", "date_is": "of a commit"}) == (
+        "2026-01-02 (of the commit); machine not recorded"
+    )
     told = page.about(recorded.about(3, "scipy", "no-such-package"))
     assert recorded.processor() in told
     assert "3 threads" in told

@@ -66,7 +66,7 @@ class How:
     parameterisation: str
     iterations: int | None
     weights: Path | None
-    symmetric: bool = False
+    symmetric: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the run record."""
@@ -171,7 +171,10 @@ def in_words(found: dict[str, Any]) -> str:
     help="Of the deformation: small maps composed, or a velocity in wavelet coefficients.",
 )
 @click.option(
-    "--symmetric", is_flag=True, help="The middle of both directions: twice the work, undone by swapping."
+    "--symmetric/--no-symmetric",
+    default=True,
+    show_default=True,
+    help="Whether swapping the volumes undoes the result, where their grids are about as fine and large.",
 )
 @click.option(
     "--iterations", type=click.IntRange(min=0), metavar="N", help="Steps a grid at most; 0: affine alone."

@@ -7,8 +7,11 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_PATIENCE = 1.0  # seconds in which what a killed process had started is gone, and its locks with it
 
 
 def move(source: Path, target: Path) -> None:
@@ -51,7 +54,7 @@ def scratch_beside(target: Path, *, alone: bool = False, mark: str = "invlearn")
     with contextlib.ExitStack() as mine:
         with _locked(target.parent, wait=True):  # nobody takes for left behind what is just being made
             for other in [path for path in target.parent.iterdir() if path.name.startswith(prefix)]:
-                if _in_use(other) and alone:
+                if _in_use(other, _PATIENCE if alone else 0) and alone:
                     raise FileExistsError(
                         f"another run is writing {target}; wait for its end, or choose another place"
                     )
@@ -63,13 +66,19 @@ def scratch_beside(target: Path, *, alone: bool = False, mark: str = "invlearn")
         yield inside
 
 
-def _in_use(scratch: Path) -> bool:
-    """Whether a process works in a scratch folder; it is removed if none does."""
+def _in_use(scratch: Path, patience: float = 0) -> bool:
+    """Whether a process works in a scratch folder, for some seconds; it is removed if none does."""
+    end = time.monotonic() + patience
     try:
-        with _locked(scratch, wait=False):
-            shutil.rmtree(scratch, ignore_errors=True)
-    except BlockingIOError:
-        return True
+        while True:
+            try:
+                with _locked(scratch, wait=False):
+                    shutil.rmtree(scratch, ignore_errors=True)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return True
+                time.sleep(0.02)
     except OSError:  # gone by now, or on a file system without locks: nothing is known of it
         pass
     return False

@@ -49,12 +49,14 @@ def voxels_to_millimetres(
     """
     if moving_affine is None:
         return np.einsum("ij,jdhw->idhw", fixed_affine[:3, :3], field)
-    shape = field.shape[1:]
-    there = np.indices(shape) + field
-    moved = np.einsum("ij,jdhw->idhw", moving_affine[:3, :3], there) + moving_affine[:3, 3].reshape(
-        3, 1, 1, 1
-    )
-    return moved - points_of(fixed_affine, shape)
+    found = np.einsum("ij,jdhw->idhw", moving_affine[:3, :3], field.astype(np.float64, copy=False))
+    apart = moving_affine - fixed_affine  # grids of all points would take several times the room
+    found += apart[:3, 3].reshape(3, 1, 1, 1)
+    for axis, n in enumerate(field.shape[1:]):
+        at = np.arange(n, dtype=np.float64).reshape([n if k == axis else 1 for k in range(3)])
+        for row, slope in zip(found, apart[:3, axis], strict=True):
+            row += slope * at
+    return found
 
 
 def millimetres_to_voxels(

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invlearn.registration.fields import compose, exponential, resize, warp
+from invlearn.registration.middle import undone
 from invlearn.registration.optimise import Deformation, unfold
 from invlearn.registration.regularise import gradient_energy
 from invlearn.registration.similarity import CLIMBED, check_name, seen
@@ -93,7 +94,7 @@ def optimise_coefficients(
     Returns
     -------
     Deformation
-        The field exp(v), after `initial`, free of folds; its history has an entry a stage.
+        The field exp(v), after `initial`, and its inverse, free of folds; its history has an entry a stage.
 
     References
     ----------
@@ -134,8 +135,9 @@ def optimise_coefficients(
         field = resize(half, (d, h, w))
         field = field[:, : fixed.shape[0], : fixed.shape[1], : fixed.shape[2]].contiguous()
         field = unfold(field if initial is None else compose(initial, field))
+        back = unfold(undone(field))
     spent = time.process_time() - start[0], time.perf_counter() - start[1]
-    return Deformation(field, tuple(history), False, *spent)
+    return Deformation(field, back, tuple(history), False, None, *spent)
 
 
 def _stages(iterations: int | Sequence[int] | None, stages: int) -> list[int]:

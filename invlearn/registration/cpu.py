@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from invlearn.wavelets.kernels.cpu import in_threads
 
+#: Of (source, target, first, last): some planes or rows of a channel.
+Filter = Callable[[np.ndarray, np.ndarray, int, int], None]
 
-@lru_cache(maxsize=1)
+
+@functools.lru_cache(maxsize=1)
 def _loops() -> ModuleType:
     """The compiled kernels; compiling them, once a machine, takes seconds."""
     from invlearn.registration import loops
@@ -51,23 +54,34 @@ def warp(image: Tensor, field: Tensor, *, add: bool = False, out: Tensor | None 
 
 def smooth(x: Tensor, taps: Sequence[Tensor], out: Tensor) -> Tensor:
     """Symmetric separable filter of ``(C, D, H, W)``, half taps for each axis; `out` may be `x`."""
-    source, target = _array(x), out.numpy()
     tz, ty, tx = (_array(t) for t in taps)
-    between = np.empty_like(source)
-    c, d, h, _ = source.shape
-    _planes(lambda a, b: _loops().smooth_planes(source, between, ty, tx, a, b), c * d, source.size)
-    _planes(lambda a, b: _loops().smooth_depth(between, target, tz, a, b), h, source.size)
-    return out
+    return _by_channels(
+        x,
+        out,
+        lambda source, between, a, b: _loops().smooth_planes(source, between, ty, tx, a, b),
+        lambda between, target, a, b: _loops().smooth_depth(between, target, tz, a, b),
+    )
 
 
 def box(x: Tensor, radius: Sequence[int], out: Tensor) -> Tensor:
     """Sums of ``(C, D, H, W)`` over windows cut at the border; `out` may be `x`."""
-    source, target = _array(x), out.numpy()
-    between = np.empty_like(source)
-    c, d, h, _ = source.shape
     rz, ry, rx = radius
-    _planes(lambda a, b: _loops().box_planes(source, between, ry, rx, a, b), c * d, source.size)
-    _planes(lambda a, b: _loops().box_depth(between, target, rz, a, b), h, source.size)
+    return _by_channels(
+        x,
+        out,
+        lambda source, between, a, b: _loops().box_planes(source, between, ry, rx, a, b),
+        lambda between, target, a, b: _loops().box_depth(between, target, rz, a, b),
+    )
+
+
+def _by_channels(x: Tensor, out: Tensor, within: Filter, across: Filter) -> Tensor:
+    """Filter each channel within its planes, then across them: one channel at a time takes little room."""
+    source, target = _array(x), out.numpy()
+    between = np.empty_like(source[:1])
+    _, d, h, _ = source.shape
+    for one, found in zip(np.split(source, len(source)), np.split(target, len(target)), strict=True):
+        _planes(functools.partial(within, one, between), d, one.size)
+        _planes(functools.partial(across, between, found), h, one.size)
     return out
 
 
@@ -81,29 +95,34 @@ def jacobian(field: Tensor) -> Tensor:
     return result
 
 
-def products(fixed: Tensor, warped: Tensor, out: Tensor) -> Tensor:
-    """w, w² and f w into ``(3, D, H, W)``."""
-    f, w, y = _array(fixed), _array(warped), out.numpy()
-    _planes(lambda a, b: _loops().products(f, w, y, a, b), f.shape[0], y.size)
+def products(fixed: Tensor, moving: Tensor, means: Sequence[float], out: Tensor) -> Tensor:
+    """f, m, f², m² and f m, less the two means, into ``(5, D, H, W)``."""
+    f, m, y = _array(fixed), _array(moving), out.numpy()
+    off = np.array(means, np.float32)
+    _planes(lambda a, b: _loops().products(f, m, y, off, a, b), f.shape[0], y.size)
     return out
 
 
-def correlation_weights(stats: Tensor, sums: Tensor, out: Tensor, floors: tuple[float, float]) -> float:
-    """What windows give to their voxels, into ``(4, D, H, W)``; returns the mean squared correlation."""
-    s, x, y = _array(stats), _array(sums), out.numpy()
+def correlation_weights(share: Tensor, sums: Tensor, floors: Sequence[float]) -> float:
+    """What windows give to their voxels, in place of their sums; returns the mean squared correlation."""
+    s, x = _array(share), sums.numpy()
     values = np.zeros(x.shape[1])
-    own, shared = (np.float32(v) for v in floors)
-    _planes(lambda a, b: _loops().correlation_weights(s, x, y, own, shared, values, a, b), x.shape[1], y.size)
+    added = np.array(floors, np.float32)
+    _planes(lambda a, b: _loops().correlation_weights(s, x, added, values, a, b), x.shape[1], x.size)
     return float(values.sum() / math.prod(x.shape[1:]))
 
 
 def correlation_force(
-    fixed: Tensor, warped: Tensor, weights: Tensor, out: Tensor, spacing: Sequence[float]
+    pair: tuple[Tensor, Tensor],
+    weights: Tensor,
+    out: Tensor,
+    means: Sequence[float],
+    spacing: Sequence[float],
 ) -> Tensor:
     """Force and curvature into ``(4, D, H, W)`` from the summed weights of the windows."""
-    f, w, x, y = _array(fixed), _array(warped), _array(weights), out.numpy()
-    s = np.array(spacing, np.float32)
-    _planes(lambda a, b: _loops().correlation_force(f, w, x, y, s, a, b), f.shape[0], y.size)
+    (f, m), x, y = map(_array, pair), _array(weights), out.numpy()
+    off, s = np.array(means, np.float32), np.array(spacing, np.float32)
+    _planes(lambda a, b: _loops().correlation_force(f, m, x, y, off, s, a, b), f.shape[0], y.size)
     return out
 
 

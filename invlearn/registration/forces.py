@@ -1,8 +1,9 @@
-"""What pulls a field towards a better match: residual times image gradient, and its curvature.
+"""What pulls two volumes towards one another: residuals times image gradients, and their curvature.
 
-With the warped image w, a small displacement v changes a similarity S by ``Σ r ∇w · v``, r = ∂S/∂w. A force
-is ``r ∇w`` together with a curvature ``p |∇w|²``, the diagonal of a Gauss-Newton matrix (Lucas and Kanade's
-with one step length for all directions): force / curvature is a step in voxels. Analytic for local
+Both are seen from the middle, as f and m. A small displacement v of the points that look at m, and -v of
+those that look at f, changes a similarity S by ``Σ (r_m ∇m - r_f ∇f) · v``, r = ∂S/∂f and ∂S/∂m. That is the
+force; with it goes a curvature ``p_m |∇m|² + p_f |∇f|²``, the diagonal of a Gauss-Newton matrix (Lucas and
+Kanade's with one step length for all directions): force / curvature is a step in voxels. Analytic for local
 correlation and squares; by automatic differentiation for the others.
 """
 
@@ -26,35 +27,34 @@ Force = Float[Tensor, "4 D H W"]
 
 _ROUGH = 1.5  # voxels: over that much the slope of a histogram or of patches is averaged
 
-#: Of (warped, out): the similarity, and into `out` the three components of the force with their curvature.
-ForceOf = Callable[[Tensor, Tensor], float]
+#: Of (fixed, moving, out): the similarity, and into `out` the components of the force with their curvature.
+ForceOf = Callable[[Tensor, Tensor, Tensor], float]
 
 
-def _weighted(
-    residual: Tensor, curvature: Tensor, warped: Tensor, spacing: Sequence[float], out: Force
+def _pull(
+    out: Force, image: Volume, residual: Tensor, curvature: Tensor | float, spacing: Sequence[float]
 ) -> None:
-    """``r ∂w/s²`` per axis and ``p |∇w/s|²``: lengths in the unit of `spacing`, displacements in voxels."""
-    squares = torch.zeros_like(warped)
+    """Add ``r ∂w/s²`` per axis and ``p |∇w/s|²``: lengths in the unit of `spacing`, moves in voxels."""
     for axis in range(3):
-        slope = difference(warped, axis)
-        out[axis] = residual * slope / spacing[axis] ** 2
-        squares += (slope / spacing[axis]) ** 2
-    out[3] = curvature * squares
+        slope = difference(image, axis)
+        out[axis] += residual * slope / spacing[axis] ** 2
+        out[3] += curvature * (slope / spacing[axis]) ** 2
 
 
 class LocalCorrelation:
     """Force of the squared local correlation, exact, and the curvature of its residuals.
 
     With means, variances and covariance of a window (and the floors that `similarity.lncc` adds),
-    ``ρ² = cov² / (v_f v_w)`` has at a voxel q of it the
-    derivative ``2/n cov/(v_f v_w) [(f - f̄) - cov/v_w (w - w̄)]``: an affine function of f(q) and w(q). The
-    sum over the windows around q is therefore three box sums of window values, and the curvature
-    ``Σ 2/n ρ²/v_w`` a fourth: the residual's own derivative, for windows explained well or badly alike.
+    ``ρ² = cov² / (v_f v_m)`` has at a voxel q of it the derivative
+    ``2/n cov/(v_f v_m) [(f - f̄) - cov/v_m (m - m̄)]`` by m(q), and the same with f and m exchanged by f(q):
+    affine functions of f(q) and m(q). The sums over the windows around q are therefore five box sums of
+    window values. The curvature ``Σ 2/n ρ²/v_m`` is one of them: the residual's own derivative, for windows
+    explained well or badly alike.
 
     Parameters
     ----------
-    fixed
-        The volume to match.
+    like
+        A volume on the grid.
     radius
         Of the windows along the three axes, in voxels.
     spacing
@@ -67,99 +67,95 @@ class LocalCorrelation:
 
     def __init__(
         self,
-        fixed: Volume,
+        like: Volume,
         radius: Sequence[int],
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         reuse: int = 1,
         mask: Mask | None = None,
     ) -> None:
         self.radius, self.spacing, self.mask = radius, spacing, mask
-        self.fixed = self._cut(similarity.centred(fixed)).contiguous()
         self.reuse, self._calls, self._value = reuse, 0, 0.0
-        share = self._cut(1 / similarity.box(self._cut(torch.ones_like(fixed)), radius).clamp(min=1))
-        self.floor = self._floor(fixed)
-        self.stats = torch.stack([share, share, share])
-        _, mean, variance = self.stats
-        mean *= similarity.box(self.fixed, radius)
-        variance *= similarity.box(self.fixed * self.fixed, radius)
-        variance.sub_(mean * mean).clamp_(min=0).add_(self.floor)
-        self._weights = fixed.new_empty((4, *fixed.shape))
+        self._share = self._cut(1 / similarity.box(self._cut(torch.ones_like(like)), radius).clamp(min=1))
+        self._weights = like.new_empty((5, *like.shape))
+        self._means = 0.0, 0.0
 
-    def __call__(self, warped: Volume, out: Force) -> float:
+    def __call__(self, fixed: Volume, moving: Volume, out: Force) -> float:
         """The mean squared correlation; `out` becomes force and curvature."""
         if self._calls % self.reuse == 0:
-            self._value = self._look(warped, out[:3])
+            self._value = self._look(fixed, moving)
         self._calls += 1
-        if cpu.serves(warped):
-            cpu.correlation_force(self.fixed, warped, self._weights, out, self.spacing)
+        if cpu.serves(fixed, moving):
+            cpu.correlation_force((fixed, moving), self._weights, out, self._means, self.spacing)
         else:
-            a, b, c, p = self._weights
-            _weighted(a * self.fixed - b * warped + c, p, warped, self.spacing, out)
+            out.zero_()
+            a, b, c, d, e = self._weights
+            f, m = fixed - self._means[0], moving - self._means[1]
+            _pull(out, fixed, b * f - a * m - c, b, self.spacing)
+            _pull(out, moving, a * f - d * m + e, d, self.spacing)
         return self._value
 
     def _cut(self, x: Tensor) -> Tensor:
         """Nothing outside the mask."""
         return x if self.mask is None else x * self.mask
 
-    def _floor(self, x: Volume) -> float:
-        return float(similarity.floor_of(x if self.mask is None else x[self.mask][None, None]))
-
-    def _look(self, warped: Volume, room: Tensor) -> float:
+    def _look(self, fixed: Volume, moving: Volume) -> float:
         """The mean squared correlation; `_weights` becomes what the windows give to every voxel."""
-        floor, warped = self._floor(warped), self._cut(warped)
-        value = self._windows(warped, room, floor, math.sqrt(floor * self.floor))
+        pair = (fixed, moving) if self.mask is None else (fixed[self.mask], moving[self.mask])
+        own, other = (float(similarity.floor_of(x.reshape(1, 1, -1))) for x in pair)
+        floors = own, other, math.sqrt(own * other)
+        # differences of squares keep more digits without the means
+        self._means = float(pair[0].mean()), float(pair[1].mean())
+        value = self._windows(fixed, moving, floors)
         if self.mask is None:
             return value
         self._weights *= self.mask
-        share = float(self.mask.double().mean())
-        return (value - (1 - share)) / share  # windows around other voxels are empty, and count as 1
+        inside = float(self.mask.double().mean())
+        return (value - (1 - inside)) / inside  # windows around other voxels are empty, and count as 1
 
-    def _windows(self, warped: Volume, room: Tensor, floor: float, shared: float) -> float:
+    def _windows(self, fixed: Volume, moving: Volume, floors: tuple[float, float, float]) -> float:
         """The mean over all windows."""
-        if cpu.serves(warped):
-            cpu.box(cpu.products(self.fixed, warped, room), self.radius, room)
-            value = cpu.correlation_weights(self.stats, room, self._weights, (floor, shared))
+        if cpu.serves(fixed, moving):
+            cpu.products(fixed, moving, self._means, self._weights)
+            if self.mask is not None:
+                self._weights *= self.mask
+            cpu.box(self._weights, self.radius, self._weights)
+            value = cpu.correlation_weights(self._share, self._weights, floors)
             cpu.box(self._weights, self.radius, self._weights)
             return value
-        share, mean, variance = self.stats
-        sw, sww, sfw = (
-            similarity.box(x, self.radius) * share for x in (warped, warped**2, self.fixed * warped)
-        )
-        vw = (sww - sw * sw).clamp(min=0) + floor
-        covariance = sfw - mean * sw + shared
-        slope, ratio = covariance / vw, covariance / variance
-        pull = 2 * share * ratio / vw
-        windows = torch.stack(
-            [pull, pull * slope, pull * (slope * sw - mean), 2 * share * slope * ratio / vw]
-        )
-        self._weights = similarity.box(windows, self.radius)
-        return float((slope * ratio).mean())
+        f, m = (self._cut(x - mean) for x, mean in zip((fixed, moving), self._means, strict=True))
+        share, (own, other, shared) = self._share, floors
+        mf, mm, ff, mm2, fm = (similarity.box(x, self.radius) * share for x in (f, m, f * f, m * m, f * m))
+        vf, vm = (ff - mf * mf).clamp(min=0) + own, (mm2 - mm * mm).clamp(min=0) + other
+        covariance = fm - mf * mm + shared
+        by_f, by_m = covariance / vf, covariance / vm
+        pull = 2 * share * by_f / vm
+        windows = [pull, pull * by_f, pull * (by_f * mf - mm), pull * by_m, pull * (by_m * mm - mf)]
+        self._weights = similarity.box(torch.stack(windows), self.radius)
+        return float((by_f * by_m).mean())
 
 
 class Squares:
-    """Force of the squared difference: residual f - w, curvature 1.
+    """Force of the squared difference: residual f - m, curvature 1.
 
     Parameters
     ----------
-    fixed
-        The volume to match.
     spacing
         Distance of neighbouring voxels along the three axes, in any unit.
     mask
         Where to compare; None: everywhere.
     """
 
-    def __init__(
-        self, fixed: Volume, spacing: Sequence[float] = (1.0, 1.0, 1.0), mask: Mask | None = None
-    ) -> None:
-        self.fixed, self.spacing = fixed, spacing
-        self.mask = torch.ones_like(fixed) if mask is None else mask.to(fixed.dtype)
+    def __init__(self, spacing: Sequence[float] = (1.0, 1.0, 1.0), mask: Mask | None = None) -> None:
+        self.spacing, self.mask = spacing, mask
 
-    def __call__(self, warped: Volume, out: Force) -> float:
+    def __call__(self, fixed: Volume, moving: Volume, out: Force) -> float:
         """Minus the mean squared difference; `out` becomes force and curvature."""
-        residual = (self.fixed - warped) * self.mask
-        _weighted(residual, self.mask, warped, self.spacing, out)
-        return -float((residual**2).sum() / self.mask.sum())
+        weight = 1.0 if self.mask is None else self.mask.to(fixed.dtype)
+        residual = (fixed - moving) * weight
+        out.zero_()
+        for image in (fixed, moving):
+            _pull(out, image, residual, weight, self.spacing)
+        return -float(residual.square().sum() / (residual.numel() if self.mask is None else self.mask.sum()))
 
 
 class Differentiated:
@@ -171,8 +167,6 @@ class Differentiated:
     ----------
     name
         The similarity, one of `similarity.CLIMBED`.
-    fixed
-        The volume to match.
     spacing
         Distance of neighbouring voxels along the three axes, in any unit.
     mask
@@ -180,22 +174,19 @@ class Differentiated:
     """
 
     def __init__(
-        self,
-        name: str,
-        fixed: Volume,
-        spacing: Sequence[float] = (1.0, 1.0, 1.0),
-        mask: Mask | None = None,
+        self, name: str, spacing: Sequence[float] = (1.0, 1.0, 1.0), mask: Mask | None = None
     ) -> None:
         self.similarity, self.spacing, self.mask = similarity.CLIMBED[name], spacing, mask
-        self.fixed = similarity.seen(fixed, mask)
 
-    def __call__(self, warped: Volume, out: Force) -> float:
+    def __call__(self, fixed: Volume, moving: Volume, out: Force) -> float:
         """The similarity; `out` becomes force and curvature."""
         with torch.enable_grad():
-            w = warped.detach().requires_grad_()
-            value = self.similarity(self.fixed, similarity.seen(w, self.mask))
-            (residual,) = torch.autograd.grad(value, w)
-        _weighted(residual, torch.zeros_like(residual), warped, self.spacing, out)
+            f, m = (x.detach().requires_grad_() for x in (fixed, moving))
+            value = self.similarity(similarity.seen(f, self.mask), similarity.seen(m, self.mask))
+            by_f, by_m = torch.autograd.grad(value, (f, m))
+        out.zero_()
+        _pull(out, fixed, -by_f, 0.0, self.spacing)
+        _pull(out, moving, by_m, 0.0, self.spacing)
         smooth(out[:3], [_ROUGH / s for s in self.spacing], out[:3])
         length = out[:3].square().sum(0).sqrt()
         typical = length.square().sum() / length.sum().clamp(min=torch.finfo(length.dtype).tiny)
@@ -205,7 +196,7 @@ class Differentiated:
 
 def force_of(
     name: str,
-    fixed: Volume,
+    like: Volume,
     radius: int,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     reuse: int = 1,
@@ -214,7 +205,7 @@ def force_of(
     """The force of a similarity by its name; `radius`, in voxels of the smallest spacing, is for lncc."""
     similarity.check_name(name)
     if name == "lncc":
-        return LocalCorrelation(fixed, [max(1, round(radius / s)) for s in spacing], spacing, reuse, mask)
+        return LocalCorrelation(like, [max(1, round(radius / s)) for s in spacing], spacing, reuse, mask)
     if name == "mse":
-        return Squares(fixed, spacing, mask)
-    return Differentiated(name, fixed, spacing, mask)
+        return Squares(spacing, mask)
+    return Differentiated(name, spacing, mask)

@@ -220,61 +220,75 @@ def box_depth(image, out, radius, first, last):
 
 
 @no_type_check
-@compiled(f"void({_V3}, {_V3}, {_V4}, int64, int64)")
-def products(fixed, warped, out, first, last):
-    """w, w², f w: what the sums of local correlation are made of."""
+@compiled(f"void({_V3}, {_V3}, {_V4}, float32[::1], int64, int64)")
+def products(fixed, moving, out, means, first, last):
+    """f, m, f², m² and f m, less the two means: what the sums of local correlation are made of."""
     _, height, width = fixed.shape
     n = uint64(width)
+    mean_f, mean_m = means[0], means[1]
     for z in range(first, last):
         for y in range(height):
-            f, w = fixed[z, y], warped[z, y]
-            a, b, c = out[0, z, y], out[1, z, y], out[2, z, y]
+            f, m = fixed[z, y], moving[z, y]
+            a, b, c, d, e = out[0, z, y], out[1, z, y], out[2, z, y], out[3, z, y], out[4, z, y]
             for x in range(n):
-                a[x] = w[x]
-                b[x] = w[x] * w[x]
-                c[x] = f[x] * w[x]
+                p, q = f[x] - mean_f, m[x] - mean_m
+                a[x] = p
+                b[x] = q
+                c[x] = p * p
+                d[x] = q * q
+                e[x] = p * q
 
 
 @no_type_check
-@compiled(f"void({_V4}, {_V4}, {_V4}, float32, float32, float64[::1], int64, int64)")
-def correlation_weights(fixed, sums, out, floor, shared, values, first, last):
-    """What a window gives to its voxels, from the sums of `products`; formula: `forces.LocalCorrelation`.
+@compiled(f"void({_V3}, {_V4}, float32[::1], float64[::1], int64, int64)")
+def correlation_weights(shares, sums, floors, values, first, last):
+    """What a window gives to its voxels, in place of the sums of `products`.
 
-    `fixed` holds one over the number of voxels of the window, and the mean and the variance in it.
+    Formula: `forces.LocalCorrelation`. `shares` holds one over the number of voxels of the window, `floors`
+    what is added to both variances and to the covariance.
     """
-    _, _, height, width = sums.shape
+    _, height, width = shares.shape
     n = uint64(width)
+    lines = np.empty((5, width), np.float32)  # apart from what is written: else no vector instructions
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    floor_f, floor_m, floor_fm = floors[0], floors[1], floors[2]
     for z in range(first, last):
         total = 0.0
         for y in range(height):
-            share, mean, variance = fixed[0, z, y], fixed[1, z, y], fixed[2, z, y]
-            sw, sww, sfw = sums[0, z, y], sums[1, z, y], sums[2, z, y]
-            a, b, c, p = out[0, z, y], out[1, z, y], out[2, z, y], out[3, z, y]
+            share = shares[z, y]
+            a, b, c, d, e = sums[0, z, y], sums[1, z, y], sums[2, z, y], sums[3, z, y], sums[4, z, y]
+            sf, sm, sff, smm, sfm = lines[0], lines[1], lines[2], lines[3], lines[4]
+            for x in range(n):
+                sf[x], sm[x], sff[x], smm[x], sfm[x] = a[x], b[x], c[x], d[x], e[x]
             squares = zero
             for x in range(n):
-                mw = sw[x] * share[x]
-                vw = one / (max(sww[x] * share[x] - mw * mw, zero) + floor)
-                covariance = sfw[x] * share[x] - mean[x] * mw + shared
-                slope = covariance * vw
-                ratio = covariance / variance[x]
-                squared = slope * ratio
-                squares += squared
-                pull = two * share[x] * ratio * vw
+                s = share[x]
+                mean_f, mean_m = sf[x] * s, sm[x] * s
+                vf = one / (max(sff[x] * s - mean_f * mean_f, zero) + floor_f)
+                vm = one / (max(smm[x] * s - mean_m * mean_m, zero) + floor_m)
+                covariance = sfm[x] * s - mean_f * mean_m + floor_fm
+                slope_f, slope_m = covariance * vf, covariance * vm
+                squares += slope_f * slope_m
+                pull = two * s * slope_f * vm
                 a[x] = pull
-                b[x] = pull * slope
-                c[x] = pull * (slope * mw - mean[x])
-                p[x] = two * share[x] * squared * vw
+                b[x] = pull * slope_f
+                c[x] = pull * (slope_f * mean_f - mean_m)
+                d[x] = pull * slope_m
+                e[x] = pull * (slope_m * mean_m - mean_f)
             total += squares
         values[z] = total
 
 
 @no_type_check
-@compiled(f"void({_V3}, {_V3}, {_V4}, {_V4}, float32[::1], int64, int64)")
-def correlation_force(fixed, warped, weights, out, spacing, first, last):
-    """Residual times gradient, and curvature times squared gradient, from summed `correlation_weights`."""
+@compiled(f"void({_V3}, {_V3}, {_V4}, {_V4}, float32[::1], float32[::1], int64, int64)")
+def correlation_force(fixed, moving, weights, out, means, spacing, first, last):
+    """Residuals times gradients, the moving volume's less the fixed one's; curvatures times their squares.
+
+    Both come from summed `correlation_weights`.
+    """
     depth, height, width = fixed.shape
     half, one = np.float32(0.5), np.float32(1)
+    mean_f, mean_m = means[0], means[1]
     iz, iy, ix = (
         np.float32(1) / spacing[0] ** 2,
         np.float32(1) / spacing[1] ** 2,
@@ -286,20 +300,35 @@ def correlation_force(fixed, warped, weights, out, spacing, first, last):
         for y in range(height):
             y0, y1 = max(y - 1, 0), min(y + 1, height - 1)
             sy = half if y1 - y0 == 2 else one
-            f, w = fixed[z, y], warped[z, y]
-            before, after, above, below = warped[z0, y], warped[z1, y], warped[z, y0], warped[z, y1]
-            a, b, c, p = weights[0, z, y], weights[1, z, y], weights[2, z, y], weights[3, z, y]
+            f, m = fixed[z, y], moving[z, y]
+            f_before, f_after = fixed[z0, y], fixed[z1, y]
+            m_before, m_after = moving[z0, y], moving[z1, y]
+            f_above, f_below = fixed[z, y0], fixed[z, y1]
+            m_above, m_below = moving[z, y0], moving[z, y1]
+            a, b, c = weights[0, z, y], weights[1, z, y], weights[2, z, y]
+            d, e = weights[3, z, y], weights[4, z, y]
             oz, oy, ox, curvature = out[0, z, y], out[1, z, y], out[2, z, y], out[3, z, y]
             for x in range(width):
-                residual = a[x] * f[x] - b[x] * w[x] + c[x]
-                gz = sz * (after[x] - before[x])
-                gy = sy * (below[x] - above[x])
+                p, q = f[x] - mean_f, m[x] - mean_m
+                pull_f, pull_m = a[x] * q - b[x] * p + c[x], a[x] * p - d[x] * q + e[x]
                 x0, x1 = max(x - 1, 0), min(x + 1, width - 1)
-                gx = (half if x1 - x0 == 2 else one) * (w[x1] - w[x0])
-                oz[x] = residual * gz * iz
-                oy[x] = residual * gy * iy
-                ox[x] = residual * gx * ix
-                curvature[x] = p[x] * (gz * gz * iz + gy * gy * iy + gx * gx * ix)
+                sx = half if x1 - x0 == 2 else one
+                fz, fy, fx = (
+                    sz * (f_after[x] - f_before[x]),
+                    sy * (f_below[x] - f_above[x]),
+                    sx * (f[x1] - f[x0]),
+                )
+                mz, my, mx = (
+                    sz * (m_after[x] - m_before[x]),
+                    sy * (m_below[x] - m_above[x]),
+                    sx * (m[x1] - m[x0]),
+                )
+                oz[x] = (pull_m * mz - pull_f * fz) * iz
+                oy[x] = (pull_m * my - pull_f * fy) * iy
+                ox[x] = (pull_m * mx - pull_f * fx) * ix
+                curvature[x] = b[x] * (fz * fz * iz + fy * fy * iy + fx * fx * ix) + d[x] * (
+                    mz * mz * iz + my * my * iy + mx * mx * ix
+                )
 
 
 @no_type_check

@@ -1,10 +1,12 @@
 """The deformable stage: a diffeomorphism built from many small ones, coarse to fine.
 
-In each step, the force of the similarity (`forces`) is divided by its curvature, both averaged over a small
+Both volumes are looked at from a grid in the middle (`middle`), which moves towards one as far as away from
+the other: so neither is preferred, and what takes the one to the other is found with its inverse. In each
+step, the force of the similarity (`forces`) is divided by its curvature, both averaged over a small
 Gaussian neighbourhood ("fluid"), and bent so that no voxel moves more than a fraction of one: a small
 invertible map. Steps have momentum, so that what many of them agree upon, the smooth part, is found first.
-The field is composed with the step and smoothed a little ("diffusion"). No exponential, no backward pass:
-one step costs two interpolations, some running sums and two smoothings.
+Both fields are composed with the step and smoothed a little ("diffusion"). No exponential, no backward pass:
+one step costs some interpolations, running sums and smoothings.
 
 References
 ----------
@@ -15,6 +17,7 @@ Avants et al., Symmetric diffeomorphic image registration with cross-correlation
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,14 +30,14 @@ from invlearn.registration import cpu
 from invlearn.registration.fields import compose, jacobian_determinant, resize, warp
 from invlearn.registration.forces import ForceOf, force_of
 from invlearn.registration.harmonise import foreground, harmonise
-from invlearn.registration.interpolation import sample_channels
-from invlearn.registration.metrics import sd_log_jacobian
+from invlearn.registration.middle import Middle, undone
 from invlearn.registration.similarity import check_name
 from invlearn.registration.smoothing import halvings, shrink, shrink_mask, smooth
 
 #: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
-_ITERATIONS = (28, 60, 80)
+_ITERATIONS = (28, 15, 40)
 _MARGIN = 10  # voxels around the rest, within which the field fades out
+_ROOM = 0.85  # of the roughness allowed may be used up on coarse grids: the finest wants its share
 _LOOK = 2  # steps between looks at the roughness on coarse grids
 _PATIENCE = 10  # steps over which a level must gain something
 _REUSE = 4  # steps with one look at the windows of local correlation, the most expensive part
@@ -53,7 +56,7 @@ class Settings:
     fluid
         Standard deviation of the smoothing of every step, in voxels.
     diffusion
-        Standard deviation of the smoothing of the field after every step, in voxels of the finest grid.
+        Standard deviation of the smoothing of both fields after every step, in voxels of the finest grid.
     coarse_diffusion
         The same on all coarser grids, in their voxels: large deformations are to be smooth.
     momentum
@@ -61,11 +64,12 @@ class Settings:
     damping
         Added to the curvature, as a multiple of its mean: larger makes shorter steps where contrast is low.
     largest_step
-        No voxel moves farther in one step, in voxels, before momentum.
+        No voxel moves farther in one step, in voxels, before momentum; the other way in the other volume.
     tolerance
         A level ends when the similarity gained less than this share of its range in ten steps.
     roughest
-        It ends, too, when the standard deviation of ln |J| over the foreground has reached this.
+        It ends, too, when the standard deviation of ln |J| over the foreground has reached this, as seen from
+        the middle; seen from either volume, it is some twentieth less.
     """
 
     levels: int = 4
@@ -73,11 +77,11 @@ class Settings:
     fluid: float = 0.6
     diffusion: float = 0.68
     coarse_diffusion: float = 0.9
-    momentum: float = 0.6
+    momentum: float = 0.5
     damping: float = 1.0
     largest_step: float = 0.5
     tolerance: float = 1e-3
-    roughest: float = 0.34
+    roughest: float = 0.355
 
     def __post_init__(self) -> None:
         if self.levels < 1 or self.radius < 1:
@@ -108,17 +112,23 @@ class Deformation:
     ----------
     field
         ``(3, D, H, W)`` in voxels of the fixed grid, pull-back.
+    inverse
+        What undoes it, on the same grid.
     history
         For every grid, coarse to fine: its shape and the similarity at every step.
     converged
         Whether the finest grid gained less than the tolerance at the end.
+    middle
+        What the two were joined from, if they were and nothing has gone before.
     cpu_seconds
         Processor time of all threads; seconds is the time on the wall.
     """
 
     field: Float[Tensor, "3 D H W"]
+    inverse: Float[Tensor, "3 D H W"]
     history: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
     converged: bool
+    middle: Middle | None = None
     cpu_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -157,9 +167,11 @@ class Stepper:
         self.step = like.new_zeros((3, *shape))
         self._damping = 0.0
 
-    def __call__(self, force: ForceOf, warped: Float[Tensor, "D H W"]) -> float:
-        """The similarity at `warped`; `self.step` becomes the displacement that raises it."""
-        value = force(warped, self.force)
+    def __call__(
+        self, force: ForceOf, fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"]
+    ) -> float:
+        """The similarity; `self.step` becomes the displacement in the moving volume that raises it."""
+        value = force(fixed, moving, self.force)
         curvature = self.force[3]
         if self._damping == 0:  # measured once a level: a fixed yardstick lets the steps die out
             self._damping = (
@@ -186,47 +198,38 @@ def _settled(values: Sequence[float], tolerance: float) -> bool:
     return gain <= tolerance * max(max(values) - values[0], 1e-3 * abs(values[0]))
 
 
-def _composed(u: Tensor, step: Tensor, out: Tensor) -> Tensor:
-    """``step + u∘(id + step)`` into `out` where the kernels serve."""
-    if cpu.serves(u, step):
-        return cpu.warp(u, step, add=True, out=out)
-    return compose(u, step)
-
-
 def _level(
-    fixed: Tensor,
-    moving: Tensor,
-    u: Tensor,
+    pair: tuple[Tensor, Tensor],
+    middle: Middle,
     spacing: Sequence[float],
     steps: int,
     similarity: str,
     settings: Settings,
     finest: bool,
     mask: Tensor | None,
-) -> tuple[Tensor, list[float], bool]:
-    """Climb on one grid."""
-    force = force_of(similarity, fixed, settings.radius, spacing, _REUSE, mask)
-    stepper = Stepper(fixed.shape, fixed, spacing, settings, finest)
-    spare, object_ = torch.empty_like(u), foreground(fixed)
+) -> tuple[list[float], bool]:
+    """Climb on one grid: `middle` moves."""
+    force = force_of(similarity, pair[0], settings.radius, spacing, _REUSE, mask)
+    stepper = Stepper(pair[0].shape, pair[0], spacing, settings, finest)
+    object_ = foreground(middle.look(*pair)[0])
     if mask is not None:
         object_ &= mask
     values: list[float] = []
-    rough = sd_log_jacobian(u, object_)
+    roughest = settings.roughest * (1 if finest else _ROOM)
+    rough = middle.roughness(object_)
     for k in range(steps):
-        if rough >= settings.roughest:
-            return u, values, True
-        warped = sample_channels(moving[None, None], u[None])[0, 0]
-        values.append(stepper(force, warped))
-        u, spare = _composed(u, stepper.step, spare), u
-        smooth(u, stepper.diffusion, u)
+        if rough >= roughest:
+            return values, True
+        values.append(stepper(force, *middle.look(*pair)))
+        middle.go(stepper.step, stepper.diffusion)
         if finest or k % _LOOK == 1:
-            before, rough = rough, sd_log_jacobian(u, object_)
-            if rough > settings.roughest:  # the last step is cut, so that all pairs end equally rough
-                share = (settings.roughest - before) / (rough - before)
-                return torch.lerp(spare, u, share), values, True
+            before, rough = rough, middle.roughness(object_)
+            if rough > roughest:  # the last step is cut, so that all pairs end equally rough
+                middle.shorten((roughest - before) / (rough - before))
+                return values, True
         if _settled(values, settings.tolerance):
-            return u, values, True
-    return u, values, False
+            return values, True
+    return values, False
 
 
 def _steps(iterations: int | Sequence[int] | None, levels: int) -> list[int]:
@@ -265,7 +268,7 @@ def optimise(
         `lncc`, `mse`, `mi` or `mind`.
     iterations
         Steps at most: one number for every level, or one a level from coarse to fine (the first serves
-        for coarser ones too); None takes the default of 80, 60 and 28.
+        for coarser ones too); None takes the default of 40, 15 and 28.
     spacing
         Distance of voxels along the three axes, in any unit.
     settings
@@ -281,7 +284,7 @@ def optimise(
     Returns
     -------
     Deformation
-        The field, free of folds.
+        The field and its inverse, free of folds.
 
     Raises
     ------
@@ -307,24 +310,33 @@ def optimise(
     if mask is not None and not bool(mask.any()):
         raise ValueError("the mask holds nothing of the two objects: give another one, or none")
     grids = halvings(fixed.shape, spacing, settings.levels)
-    u, last = None, grids[0]
+    middle, last = Middle.at_rest(shrink(fixed[None], grids[0])[0]), grids[0]
     history, converged = [], False
     for factors, steps in zip(grids, _steps(iterations, len(grids)), strict=True):
         f, m = (shrink(x[None], factors)[0] for x in (fixed, moving))
-        u = f.new_zeros((3, *f.shape)) if u is None else _finer(u, last, factors, f.shape)
-        if one_contrast and last is not factors:
-            m = harmonise(f, m, [s * k for s, k in zip(spacing, factors, strict=True)], u)
+        if last is not factors:
+            middle = middle.changed(functools.partial(_finer, factors=last, target=factors, shape=f.shape))
+            if one_contrast:
+                here = [s * k for s, k in zip(spacing, factors, strict=True)]
+                m = harmonise(warp(f, middle.to_fixed), m, here, middle.to_moving)
         last = factors
         if steps:
             apart, finest = _relative(spacing, factors, f.shape), factors is grids[-1]
-            here = None if mask is None else shrink_mask(mask, factors)
-            u, values, converged = _level(f, m, u, apart, steps, similarity, settings, finest, here)
+            within = None if mask is None else middle.seen(shrink_mask(mask, factors))
+            values, converged = _level((f, m), middle, apart, steps, similarity, settings, finest, within)
             history.append((tuple(f.shape), tuple(values)))
-    assert u is not None
-    u = _embedded(u, window, whole)
-    u = unfold(u if initial is None else compose(initial, u))
+    middle = middle.changed(functools.partial(_embedded, window=window, shape=whole))
+    field, back = middle.joined()
+    if initial is not None:
+        field, back = compose(initial, field), compose(back, undone(initial))
     return Deformation(
-        u, tuple(history), converged, time.process_time() - start[0], time.perf_counter() - start[1]
+        unfold(field),
+        unfold(back),
+        tuple(history),
+        converged,
+        middle if initial is None else None,
+        time.process_time() - start[0],
+        time.perf_counter() - start[1],
     )
 
 

@@ -22,22 +22,17 @@ from invlearn.io.tensors import as_tensor
 from invlearn.registration import affine as affine_stage
 from invlearn.registration import metrics
 from invlearn.registration.coefficients import Coefficients, optimise_coefficients
-from invlearn.registration.fields import inverse as invert
-from invlearn.registration.fields import jacobian_determinant, linear_field, resize, warp
+from invlearn.registration.fields import jacobian_determinant, linear_field, warp
 from invlearn.registration.harmonise import harmonise, part, solid
 from invlearn.registration.interpolation import inside
-from invlearn.registration.optimise import DEFAULTS, Deformation, Settings, optimise, unfold
+from invlearn.registration.middle import carried, undone
+from invlearn.registration.optimise import Deformation, Settings, optimise, unfold
 from invlearn.registration.similarity import CLIMBED, check_name, seen
 
 #: Similarities that suppose one kind of contrast, which is evened out first.
 _ONE_CONTRAST = ("lncc", "mse")
-#: Of the fixed-point iteration for the inverse, on a grid half as fine and on the grid itself: its mean error
-#: is then about a thousandth of a voxel.
-_COARSE_STEPS, _INVERSE_STEPS = 10, 3
 #: Grids are alike whose spacings and edges differ by no more than this share.
 _ALIKE = 0.25
-#: How much rougher the two fields are that give a middle of a certain roughness.
-_ONE_SIDED = 1.18
 #: What is said of a pair.
 _PART = "one object is a part of the other (a brain and a head?): they are compared where both are"
 _NO_BETTER = "the deformable stage found nothing better than where it started, and was left out"
@@ -151,14 +146,6 @@ def mapped(u: Float[Tensor, "3 D H W"], matrix: np.ndarray) -> Float[Tensor, "3 
     return linear_field(matrix, u.shape[1:], u) + torch.einsum("ij,jdhw->idhw", linear, u)
 
 
-def inverted(u: Float[Tensor, "3 D H W"]) -> Float[Tensor, "3 D H W"]:
-    """The field that undoes another: found on a grid half as fine, then made exact."""
-    depth, height, width = u.shape[1:]
-    coarse = resize(u, (-(-depth // 2), -(-height // 2), -(-width // 2)))
-    start = resize(invert(coarse, iterations=_COARSE_STEPS), (depth, height, width))
-    return invert(u, iterations=_INVERSE_STEPS, start=start)
-
-
 def as_volume(given: Registrable, name: str) -> Volume:
     """A file, a volume, an array with its affine, or an array alone (1 mm voxels), as a volume."""
     if isinstance(given, Volume):
@@ -216,7 +203,7 @@ def register(
     iterations: int | Sequence[int] | None = None,
     settings: Settings | Coefficients | None = None,
     initial: Float[Tensor, "3 D H W"] | None = None,
-    symmetric: bool = False,
+    symmetric: bool = True,
     device: str | torch.device = "cpu",
 ) -> Registration:
     """Bring a moving volume onto a fixed one: rigid or affine, then diffeomorphic.
@@ -239,9 +226,9 @@ def register(
     initial
         A field ``(3, D, H, W)`` in voxels of the fixed grid to start from, such as `WiNet`'s prediction.
     symmetric
-        Optimise the deformation in both directions and take the middle, for twice the work. On grids that
-        are alike (spacings and edges within a quarter), ``register(b, a)`` is then the inverse of
-        ``register(a, b)``.
+        Whether ``register(b, a)`` is to be the inverse of ``register(a, b)``, on grids that are alike
+        (spacings and edges within a quarter): which of the two is the reference then does not depend on their
+        order. If not, and where an `initial` field is given, the fixed one is.
     device
         Where to compute.
 
@@ -260,23 +247,30 @@ def register(
     f, m = as_volume(fixed, "fixed"), as_volume(moving, "moving")
     device = torch.device(device)
     (x, notes), (y, more) = _prepared(f, "fixed", device), _prepared(m, "moving", device)
-    start = _checked_initial(initial, f.shape)
-    climb = _stage(settings, similarity, iterations, symmetric)
+    start, affine = _checked_initial(initial, f.shape), _checked_map(affine)
+    climb = _stage(settings, similarity, iterations)
     _compile()
     clock = time.process_time(), time.perf_counter()
     sides = (f, x), (m, y)
-    turned = symmetric and start is None and isinstance(affine, str) and _other_way_round(*sides)
+    turned = symmetric and start is None and _other_way_round(*sides)
     del x, y
-    matrix, found, values, said = _together(sides[::-1] if turned else sides, affine, climb, start, symmetric)
-    backward = inverted(found.field)
     if turned:
-        onto = np.linalg.inv(m.affine) @ np.linalg.inv(matrix) @ f.affine
-        forward, backward = (carried(u, onto, f.shape) for u in (backward, found.field))
-        found, matrix = dataclasses.replace(found, field=unfold(forward)), np.linalg.inv(matrix)
+        sides, affine = sides[::-1], affine if isinstance(affine, str) else np.linalg.inv(affine)
+    matrix, found, values, said = _together(sides, affine, climb, start)
+    if turned:
+        onto, matrix = np.linalg.inv(m.affine) @ np.linalg.inv(matrix) @ f.affine, np.linalg.inv(matrix)
+        there, back = (
+            (carried(u, onto, f.shape) for u in (found.inverse, found.field))
+            if found.middle is None
+            else found.middle.turned(onto, f.shape)
+        )
+        found = dataclasses.replace(found, field=unfold(there), inverse=unfold(back))
+        del there, back
+    found = dataclasses.replace(found, middle=None)  # its room is wanted
     spent = time.process_time() - clock[0], time.perf_counter() - clock[1]
     if isinstance(affine, str) and affine != "none" and np.array_equal(matrix, np.eye(4)):
         notes.append("nothing was found that is clearly better than where the headers put the two volumes")
-    return _result((f, m), matrix, found, backward, (similarity, *values), spent, (*notes, *more, *said))
+    return _result((f, m), matrix, found, (similarity, *values), spent, (*notes, *more, *said))
 
 
 def _other_way_round(fixed: tuple[Volume, Tensor], moving: tuple[Volume, Tensor]) -> bool:
@@ -300,7 +294,6 @@ def _together(
     affine: str | np.ndarray,
     climb: functools.partial[Deformation],
     start_from: Tensor | None,
-    symmetric: bool,
 ) -> tuple[np.ndarray, Deformation, tuple[float, float], list[str]]:
     """The world map, the field on the grid of the first volume, the similarity before and after, notes."""
     (f, x), (m, y) = sides
@@ -312,7 +305,7 @@ def _together(
     if climb.keywords["similarity"] in _ONE_CONTRAST:
         begun = harmonise(x, begun, f.spacing)
     climb = functools.partial(climb, spacing=f.spacing)
-    return matrix, *_deformed(x, begun, mask, climb, start_from, symmetric)
+    return matrix, *_deformed(x, begun, mask, climb, start_from)
 
 
 def _compared(sides: tuple[tuple[Volume, Tensor], ...], matrix: np.ndarray, start: Tensor) -> Tensor | None:
@@ -337,53 +330,36 @@ def _deformed(
     mask: Tensor | None,
     climb: functools.partial[Deformation],
     start_from: Tensor | None,
-    symmetric: bool,
 ) -> tuple[Deformation, tuple[float, float], list[str]]:
     """The deformable stage between aligned volumes; the similarity before and after, and notes."""
-    start = None if start_from is None else start_from.to(x)
-    resting = begun if start is None else warp(begun, start)
-    if mask is not None and start is not None:
-        mask = warp(mask.to(x), start) > 0.5
-    found = climb(x, begun, initial=start, mask=mask)
-    if symmetric:
-        back = None if start is None else inverted(start)
-        other = inverted(climb(begun, x, initial=back, mask=mask).field)
-        found = dataclasses.replace(found, field=unfold((found.field + other) / 2))
     similarity = CLIMBED[climb.keywords["similarity"]]
 
     @torch.no_grad()
-    def alike(moved: Tensor) -> float:
-        return float(similarity(seen(x, mask), seen(moved, mask)))
+    def alike(field: Tensor | None) -> float:
+        return float(similarity(seen(x, mask), seen(begun if field is None else warp(begun, field), mask)))
 
-    before, after = alike(begun), alike(warp(begun, found.field))
+    start = None if start_from is None else start_from.to(x)
+    if mask is not None and start is not None:
+        mask = warp(mask.to(x), start) > 0.5
+    found = climb(x, begun, initial=start, mask=mask)
     notes = [] if mask is None else [_PART]
-    if after < (before if start is None else alike(resting)):
-        rest = unfold(torch.zeros_like(found.field) if start is None else start)
-        if alike(warp(begun, rest)) > after:
-            found, after = dataclasses.replace(found, field=rest), alike(warp(begun, rest))
-            notes.append(_NO_BETTER)
+    before, after = alike(None), alike(found.field)
+    rest = torch.zeros_like(found.field) if start is None else unfold(start)
+    if (least := before if start is None else alike(rest)) > after:
+        found, after = dataclasses.replace(found, field=rest, inverse=undone(rest), middle=None), least
+        notes.append(_NO_BETTER)
     return found, (before, after), notes
-
-
-def carried(u: Float[Tensor, "3 D H W"], matrix: np.ndarray, shape: Sequence[int]) -> Tensor:
-    """A field on another grid, whose voxels q are at ``p = matrix q``: there it reads ``M⁻¹ u(p)``."""
-    back = torch.as_tensor(np.linalg.inv(matrix[:3, :3]), dtype=torch.float64).to(u)
-    return torch.einsum("ij,jdhw->idhw", back, warp(u, linear_field(matrix, shape, u))).contiguous()
 
 
 def _stage(
     settings: Settings | Coefficients | None,
     similarity: str,
     iterations: int | Sequence[int] | None,
-    symmetric: bool,
 ) -> functools.partial[Deformation]:
     """The deformable stage in the parameterisation that the settings are for."""
     options: dict[str, Any] = {"similarity": similarity, "iterations": iterations}
     if isinstance(settings, Coefficients):
         return functools.partial(optimise_coefficients, settings=settings, **options)
-    settings = settings or DEFAULTS.get(similarity, Settings())
-    if symmetric:
-        settings = dataclasses.replace(settings, roughest=_ONE_SIDED * settings.roughest)
     return functools.partial(optimise, settings=settings, one_contrast=similarity in _ONE_CONTRAST, **options)
 
 
@@ -394,14 +370,20 @@ def _compile() -> None:
     _log.debug("kernels of %s and %s are ready", loops.__name__, points.__name__)
 
 
-def _world_map(affine: str | np.ndarray, x: Tensor, y: Tensor, f: Volume, m: Volume) -> np.ndarray:
-    """The affine stage, or the map that was given."""
+def _checked_map(affine: str | np.ndarray) -> str | np.ndarray:
+    """The name of an affine stage, or a map that is one."""
     if isinstance(affine, str):
-        fixed, moving = affine_stage.Grid(x, f.affine), affine_stage.Grid(y, m.affine)
-        return affine_stage.align(fixed, moving, affine)
+        return affine
     matrix = np.array(affine, dtype=np.float64)
     check_affine(matrix, "the affine map that was given")
     return matrix
+
+
+def _world_map(affine: str | np.ndarray, x: Tensor, y: Tensor, f: Volume, m: Volume) -> np.ndarray:
+    """The affine stage, or the map that was given."""
+    if not isinstance(affine, str):
+        return affine
+    return affine_stage.align(affine_stage.Grid(x, f.affine), affine_stage.Grid(y, m.affine), affine)
 
 
 def _require_overlap(start: Tensor, shape: Sequence[int]) -> None:
@@ -425,7 +407,6 @@ def _result(
     volumes: tuple[Volume, Volume],
     matrix: np.ndarray,
     found: Deformation,
-    backward: Tensor,
     similarity: tuple[str, float, float],
     spent: tuple[float, float],
     notes: Sequence[str],
@@ -440,12 +421,12 @@ def _result(
         warped=fixed,
         affine=matrix,
         deformation=found.field,
-        inverse_deformation=backward,
+        inverse_deformation=found.inverse,
         history=found.history,
         similarity=similarity,
         folding_percent=folding,
         sd_log_jacobian=metrics.sd_log_jacobian(found.field),
-        inverse_consistency_mm=metrics.inverse_consistency(found.field, backward, fixed.spacing),
+        inverse_consistency_mm=metrics.inverse_consistency(found.field, found.inverse, fixed.spacing),
         converged=found.converged,
         cpu_seconds=spent[0],
         seconds=spent[1],

@@ -97,7 +97,7 @@ def register_from(
     similarity: str = "lncc",
     iterations: int | None = None,
     settings: Settings | Coefficients | None = None,
-    symmetric: bool = False,
+    symmetric: bool = True,
     device: str | torch.device = "cpu",
 ) -> Registration:
     """`register`, its deformable stage started from what a network predicts after the affine stage.
@@ -137,7 +137,6 @@ def register_from(
         iterations=iterations,
         settings=settings,
         initial=start,
-        symmetric=symmetric,
         device=device,
     )
     return dataclasses.replace(

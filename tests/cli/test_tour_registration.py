@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_section_and_its_files(folder: Path) -> None:
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     for words in (
         "Where did every point",
         "A drawn phantom",
@@ -58,7 +58,7 @@ def test_the_section_and_its_files(folder: Path) -> None:
 
 def test_the_commands_shown_are_true(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    html = (folder / "report.html").read_text()
+    html = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     again = "invlearn register inputs/brain.nii.gz inputs/bent_brain.nii.gz -o brought_back_again"
     there = (
         "invlearn warp inputs/brain.nii.gz --transform brought_back --inverse -o brain_where_it_went.nii.gz"

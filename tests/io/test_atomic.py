@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     with atomic.replacing(tmp_path / "a.txt") as place:
         place.write_text("whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".a.txt.mine"}
+
+
+def test_what_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
+    """The lock of a killed run ends with the last process that it had started."""
+    left = tmp_path / ".out.invlearn-left"
+    left.mkdir()
+    lock = os.open(left, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    threading.Timer(0.3, os.close, (lock,)).start()
+    with atomic.scratch_beside(tmp_path / "out", alone=True):
+        assert not left.exists()
 
 
 def test_one_run_at_a_time_where_that_is_asked_for(tmp_path: Path) -> None:

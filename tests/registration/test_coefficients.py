@@ -80,7 +80,7 @@ def test_register_offers_it() -> None:
     assert not torch.equal(wavelets.deformation, usual.deformation)
     assert not torch.equal(wavelets.deformation, db2.deformation)
     assert wavelets.folding_percent == 0
-    assert wavelets.inverse_consistency_mm < 0.02
+    assert wavelets.inverse_consistency_mm < 0.06
     _, before, after = wavelets.similarity
     assert after > before + 0.1 * (1 - before)
 

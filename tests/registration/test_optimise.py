@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import torch
 from scipy import ndimage
 
 from invlearn.registration import Settings, jacobian_determinant, optimise, warp
+from invlearn.registration import middle as middle_module
 from invlearn.registration.fields import difference, exponential
-from invlearn.registration.forces import Differentiated, LocalCorrelation, Squares
+from invlearn.registration.forces import LocalCorrelation, Squares, force_of
 from invlearn.registration.harmonise import foreground
 from invlearn.registration.metrics import sd_log_jacobian
 from invlearn.registration.optimise import Stepper, unfold
@@ -21,7 +21,6 @@ from invlearn.registration.similarity import CLIMBED, box, lncc
 from invlearn.registration.smoothing import halvings, shrink, shrink_mask, smooth
 
 SHAPE = (40, 44, 36)
-optimise_module = importlib.import_module("invlearn.registration.optimise")  # the package names a function so
 
 
 def texture(seed: int = 0, shape: tuple[int, ...] = SHAPE, sigma: float = 2.0) -> torch.Tensor:
@@ -85,23 +84,48 @@ def test_forces_of_kernels_and_torch_agree(shape: tuple, spacing: tuple) -> None
     f, w = texture(0, shape, 1.0), texture(1, shape, 1.0)
     radius = [2, 1, 2]
     fast, slow = torch.empty(4, *shape), torch.empty(4, *shape, dtype=torch.float64)
-    a = LocalCorrelation(f, radius, spacing)(w, fast)
-    b = LocalCorrelation(f.double(), radius, spacing)(w.double(), slow)
+    a = LocalCorrelation(f, radius, spacing)(f, w, fast)
+    b = LocalCorrelation(f.double(), radius, spacing)(f.double(), w.double(), slow)
     assert a == pytest.approx(b, rel=1e-3)
     assert (fast - slow).abs().max() < 3e-3 * slow.abs().max()
 
 
-def test_the_force_of_local_correlation_is_its_gradient() -> None:
+def both_slopes(pair: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+    """Along the axes, the derivative by a displacement in the second volume and its opposite in the first."""
+    first, second = pair
+    return [
+        second.grad * difference(second.detach(), axis) - first.grad * difference(first.detach(), axis)
+        for axis in range(3)
+    ]
+
+
+def test_the_force_of_local_correlation_is_its_gradient_in_both_volumes() -> None:
     f, w = texture(0).double(), texture(1).double()
     out = torch.empty(4, *SHAPE, dtype=torch.float64)
-    value = LocalCorrelation(f, [3, 3, 3])(w, out)
+    value = LocalCorrelation(f, [3, 3, 3])(f, w, out)
     assert value == pytest.approx(float(lncc(f, w, 3)))
-    x = w.clone().requires_grad_()
-    lncc(f, x, 3).backward()
-    v = torch.zeros(3, *SHAPE, dtype=torch.float64)
-    for axis in range(3):
-        v[axis] = x.grad * difference(w, axis) * f.numel()
-    torch.testing.assert_close(out[:3], v, atol=1e-9, rtol=1e-6)
+    pair = f.clone().requires_grad_(), w.clone().requires_grad_()
+    lncc(*pair, 3).backward()
+    slope = torch.stack(both_slopes(pair)) * f.numel()
+    torch.testing.assert_close(out[:3], slope, atol=1e-9, rtol=1e-6)
+    turned = torch.empty_like(out)
+    LocalCorrelation(f, [3, 3, 3])(w, f, turned)
+    torch.testing.assert_close(turned[:3], -out[:3])
+    torch.testing.assert_close(turned[3], out[3])
+
+
+@pytest.mark.parametrize(("name", "scale"), [("mse", 0.5), ("mi", None), ("mind", None)])
+def test_other_forces_are_gradients_too(name: str, scale: float | None) -> None:
+    """Up to the smoothing of those that are differentiated."""
+    f, w = texture(0).double(), texture(1).double()
+    out = torch.empty(4, *SHAPE, dtype=torch.float64)
+    value = force_of(name, f, 4)(f, w, out)
+    assert value == pytest.approx(float(CLIMBED[name](f, w)))
+    pair = f.clone().requires_grad_(), w.clone().requires_grad_()
+    CLIMBED[name](*pair).backward()
+    slope = torch.stack(both_slopes(pair))
+    slope = smooth(slope, [1.5] * 3) if scale is None else scale * f.numel() * slope
+    torch.testing.assert_close(out[:3], slope, atol=1e-9, rtol=1e-5)
 
 
 def ball() -> torch.Tensor:
@@ -112,26 +136,24 @@ def ball() -> torch.Tensor:
 def test_within_a_mask_the_force_of_local_correlation_is_the_gradient_of_its_windows() -> None:
     """Against the definition: means over what a window and the mask share, windows around its voxels."""
     f, w, mask = texture(0).double(), texture(1).double(), ball()
-    x = w.clone().requires_grad_()
+    y, x = f.clone().requires_grad_(), w.clone().requires_grad_()
     m = mask.double()
     n = box(m, 3).clamp(min=1)
-    f0 = f - f.mean()
-    mf, mx = box(m * f0, 3) / n, box(m * x, 3) / n
-    floors = [0.03 * v[mask].detach().var(correction=0) for v in (f, x)]
-    vf = box(m * f0**2, 3) / n - mf**2 + floors[0]
+    mf, mx = box(m * y, 3) / n, box(m * x, 3) / n
+    floors = [0.03 * v[mask].detach().var(correction=0) for v in (y, x)]
+    vf = box(m * y**2, 3) / n - mf**2 + floors[0]
     vx = box(m * x**2, 3) / n - mx**2 + floors[1]
-    covariance = box(m * f0 * x, 3) / n - mf * mx + (floors[0] * floors[1]).sqrt()
+    covariance = box(m * y * x, 3) / n - mf * mx + (floors[0] * floors[1]).sqrt()
     wanted = (covariance**2 / (vf * vx))[mask].mean()
     wanted.backward()
     out = torch.empty(4, *SHAPE, dtype=torch.float64)
-    value = LocalCorrelation(f, [3, 3, 3], mask=mask)(w, out)
+    value = LocalCorrelation(f, [3, 3, 3], mask=mask)(f, w, out)
     assert value == pytest.approx(float(wanted.detach()), rel=1e-6)
-    for axis in range(3):
-        slope = x.grad * difference(w, axis) * float(m.sum())
-        torch.testing.assert_close(out[axis], slope, atol=1e-6, rtol=1e-4)
+    slope = torch.stack(both_slopes((y, x))) * float(m.sum())
+    torch.testing.assert_close(out[:3], slope, atol=1e-6, rtol=1e-4)
     assert not out[:, ~mask].any()
     fast = torch.empty(4, *SHAPE)
-    single = LocalCorrelation(f.float(), [3, 3, 3], mask=mask)(w.float(), fast)
+    single = LocalCorrelation(f.float(), [3, 3, 3], mask=mask)(f.float(), w.float(), fast)
     assert single == pytest.approx(value, rel=1e-3)
     assert (fast - out).abs().max() < 3e-3 * out.abs().max()
 
@@ -145,9 +167,10 @@ def test_what_lies_outside_the_mask_does_not_matter(similarity: str) -> None:
         for x, m in ((fixed, mask), (other, mask), (fixed, None))
     ]
     assert fields[0].abs().max() > 0.1
-    # local correlation subtracts the mean of the whole volume first, for digits alone
-    assert (fields[0] - fields[1]).abs().max() < 1e-3
     assert (fields[0] - fields[2]).abs().max() > 0.05
+    # at the rim of the mask, gradients and what the middle sees reach a voxel or two beyond
+    core = smooth(mask[None].float(), [2.0] * 3)[0] > 0.98
+    assert (fields[0] - fields[1])[:, core].abs().mean() < 0.1 * fields[0][:, core].abs().mean()
 
 
 def test_a_mask_on_coarse_grids_is_never_empty_and_bad_ones_are_refused() -> None:
@@ -165,15 +188,15 @@ def test_a_mask_on_coarse_grids_is_never_empty_and_bad_ones_are_refused() -> Non
 
 def test_forces_point_uphill() -> None:
     fixed, moving = texture(), warp(texture(), deformation(1.0))
-    for name, force in {
-        "lncc": LocalCorrelation(fixed, [4, 4, 4]),
-        "mse": Squares(fixed),
-        "mi": Differentiated("mi", fixed),
-        "mind": Differentiated("mind", fixed),
-    }.items():
+    for name in CLIMBED:
         stepper = Stepper(SHAPE, fixed, (1.0, 1.0, 1.0), Settings())
-        stepper(force, moving)
-        assert CLIMBED[name](fixed, warp(moving, 0.3 * stepper.step)) > CLIMBED[name](fixed, moving), name
+        stepper(force_of(name, fixed, 4), fixed, moving)
+        for pair in (
+            (fixed, warp(moving, 0.3 * stepper.step)),
+            (warp(fixed, -0.3 * stepper.step), moving),
+            (warp(fixed, -0.2 * stepper.step), warp(moving, 0.2 * stepper.step)),
+        ):
+            assert CLIMBED[name](*pair) > CLIMBED[name](fixed, moving), name
 
 
 def test_windows_are_looked_at_as_often_as_told() -> None:
@@ -182,7 +205,7 @@ def test_windows_are_looked_at_as_often_as_told() -> None:
         f, m = fixed.to(dtype), moving.to(dtype)
         always, seldom = LocalCorrelation(f, [4, 4, 4]), LocalCorrelation(f, [4, 4, 4], reuse=2)
         pulls = [[x.new_empty(4, *SHAPE) for x in (f, f)] for _ in range(3)]
-        values = [(always(w, a), seldom(w, b)) for w, (a, b) in zip((m, f, m), pulls, strict=True)]
+        values = [(always(f, w, a), seldom(f, w, b)) for w, (a, b) in zip((m, f, m), pulls, strict=True)]
         assert values[0][0] == values[0][1] == values[1][1] < values[1][0]
         assert values[2][0] == values[2][1]
         same = [torch.equal(a, b) for a, b in pulls]
@@ -203,7 +226,7 @@ def test_no_step_is_longer_than_allowed() -> None:
     fixed, moving = texture(), texture(1)
     for dtype in (torch.float32, torch.float64):
         stepper = Stepper(SHAPE, fixed.to(dtype), (1.0, 1.0, 2.0), Settings(damping=1e-3, largest_step=0.3))
-        stepper(Squares(fixed.to(dtype), (1.0, 1.0, 2.0)), moving.to(dtype))
+        stepper(Squares((1.0, 1.0, 2.0)), fixed.to(dtype), moving.to(dtype))
         relative = stepper.step / torch.tensor([0.3, 0.3, 0.15]).reshape(3, 1, 1, 1)
         assert 0.5 < relative.square().sum(0).sqrt().max() <= 1.0001
 
@@ -321,29 +344,27 @@ def test_brightness_is_evened_out_again_on_every_finer_grid() -> None:
     changed = moving.clamp(min=0) ** 0.7 * torch.linspace(0.5, 1.5, SHAPE[1])[:, None]
     where = object_of(fixed)
     errors = [
-        float(
-            (optimise(fixed, changed, similarity="mse", one_contrast=one).field - true)[:, where].abs().mean()
-        )
+        float((optimise(fixed, changed, one_contrast=one).field - true)[:, where].abs().mean())
         for one in (False, True)
     ]
-    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < 0.9 * errors[0]
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory by the Linux file system")
 def test_memory_does_not_grow_with_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = (80, 80, 80)
     fixed, moving = texture(0, shape), texture(1, shape)
-    used, sample = [], optimise_module.sample_channels
+    used, sample = [], middle_module.sample_channels
 
     def watched(*given: torch.Tensor) -> torch.Tensor:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         used.append(pages * os.sysconf("SC_PAGE_SIZE"))
         return sample(*given)
 
-    monkeypatch.setattr(optimise_module, "sample_channels", watched)
+    monkeypatch.setattr(middle_module, "sample_channels", watched)
     optimise(fixed, moving, iterations=16, settings=Settings(levels=1, tolerance=0.0, roughest=10.0))
-    assert len(used) == 16
-    assert max(used[8:]) - max(used[3:8]) < 4 * fixed.numel()  # less than one volume in eight steps
+    assert len(used) == 34  # both volumes, once before the first of sixteen steps
+    assert max(used[18:]) - max(used[8:18]) < 4 * fixed.numel()  # less than one volume in eight steps
 
 
 def test_bad_volumes_are_named() -> None:
