@@ -54,7 +54,7 @@ def scratch_beside(target: Path, *, alone: bool = False, mark: str = "invlearn")
     with contextlib.ExitStack() as mine:
         with _locked(target.parent, wait=True):  # nobody takes for left behind what is just being made
             for other in [path for path in target.parent.iterdir() if path.name.startswith(prefix)]:
-                if _in_use(other, _PATIENCE if alone else 0) and alone:
+                if _in_use(other, _PATIENCE if alone else 0.0) and alone:
                     raise FileExistsError(
                         f"another run is writing {target}; wait for its end, or choose another place"
                     )
@@ -66,7 +66,7 @@ def scratch_beside(target: Path, *, alone: bool = False, mark: str = "invlearn")
         yield inside
 
 
-def _in_use(scratch: Path, patience: float = 0) -> bool:
+def _in_use(scratch: Path, patience: float) -> bool:
     """Whether a process works in a scratch folder, for some seconds; it is removed if none does."""
     end = time.monotonic() + patience
     try:
