@@ -67,11 +67,11 @@ def trace(
 
     Notes
     -----
-    The mask is thinned (Lee, Kashyap and Chu 1994, doi:10.1006/cgip.1994.1042), its cavities filled first.
-    Radii are distances to its surface, then. Gaps are bridged by the least dark path, the least dark
-    gaps first. Loops are opened by the maximum spanning tree of probability times radius. Then spurs go,
-    nodes move to the middle of their branch, paths are smoothed below the size of a voxel, and roots are
-    chosen.
+    Cavities of the mask are filled, then it is thinned (Lee, Kashyap and Chu 1994,
+    doi:10.1006/cgip.1994.1042). Radii are distances to the surface of the filled mask. Gaps are bridged by
+    the least dark path, the least dark gaps first. Loops are opened by the maximum spanning tree of
+    probability times radius. Then spurs go, nodes move to the middle of their branch, paths are smoothed
+    below the size of a voxel, and roots are chosen.
     """
     for name, value in {"bridge": bridge, "spur": spur, "smallest": smallest}.items():
         if value is not None and not 0 <= value < np.inf:
