@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import ndimage
 from torch import Tensor
 
 from invlearn.io.itk import voxels_to_millimetres
@@ -298,14 +299,28 @@ def _together(
     """The world map, the field on the grid of the first volume, the similarity before and after, notes."""
     (f, x), (m, y) = sides
     matrix = _world_map(affine, x, y, f, m)
-    start = linear_field(np.linalg.inv(m.affine) @ matrix @ f.affine, f.shape, x)
+    onto = np.linalg.inv(m.affine) @ matrix @ f.affine
+    start = linear_field(onto, f.shape, x)
     _require_overlap(start, m.shape)
-    begun, mask = warp(y, start), _compared(sides, matrix, start)
+    begun, mask = brought(y, onto, f.shape), _compared(sides, matrix, start)
     del start, y
     if climb.keywords["similarity"] in _ONE_CONTRAST:
         begun = harmonise(x, begun, f.spacing)
     climb = functools.partial(climb, spacing=f.spacing)
     return matrix, *_deformed(x, begun, mask, climb, start_from)
+
+
+def brought(y: Float[Tensor, "d h w"], matrix: np.ndarray, shape: Sequence[int]) -> Float[Tensor, "D H W"]:
+    """A volume on another grid, whose voxels q are at ``p = matrix q``, by cubic splines within its range.
+
+    Linear weights would blur the one volume and not the other, and what is blurred seems to have shrunk.
+    """
+    if tuple(shape) == tuple(y.shape) and np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9):
+        return y
+    found = ndimage.affine_transform(
+        y.cpu().numpy(), matrix[:3, :3], matrix[:3, 3], tuple(shape), np.float32, order=3, mode="nearest"
+    )
+    return torch.from_numpy(found).to(y).clamp_(y.min(), y.max())
 
 
 def _compared(sides: tuple[tuple[Volume, Tensor], ...], matrix: np.ndarray, start: Tensor) -> Tensor | None:

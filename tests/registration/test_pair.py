@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from invlearn.io import Volume, write_volume
 from invlearn.io.itk import points_of, write_affine, write_field
 from invlearn.registration import Settings, Transform, metrics, optimise, pair, register, warp
-from invlearn.registration.fields import exponential
+from invlearn.registration.fields import exponential, linear_field
 from invlearn.registration.harmonise import Gain, curved, foreground, harmonise, interior, noise, part, solid
 
 affine_module = importlib.import_module("invlearn.registration.affine")
@@ -286,6 +286,21 @@ def test_both_orders_undo_one_another_on_grids_that_are_alike(affine: str) -> No
         assert result.inverse_consistency_mm < 0.05 * 3.2
     np.testing.assert_allclose(there.affine @ back.affine, np.eye(4), atol=1e-9)
     assert there.similarity == back.similarity
+
+
+def test_a_volume_is_brought_to_another_grid_by_cubic_splines() -> None:
+    rng = np.random.default_rng(4)
+    volume = torch.from_numpy(rng.random((12, 14, 11), dtype=np.float32))
+    assert pair.brought(volume, np.eye(4), (12, 14, 11)) is volume
+    matrix = translation(0.4, -1.3, 2.0)
+    matrix[:3, :3] += rng.normal(scale=0.02, size=(3, 3))
+    shape = (7, 8, 6)
+    found = pair.brought(volume, matrix @ translation(2, 3, 1), shape)
+    field = linear_field(matrix @ translation(2, 3, 1), shape, volume)
+    expected = warp(volume, field, "cubic").clamp(volume.min(), volume.max())
+    inner = (slice(None), *[slice(1, -1)] * 2)  # at the border the samples are mirrored in other ways
+    torch.testing.assert_close(found[inner], expected[inner], rtol=0, atol=2e-2)
+    assert float((found - warp(volume, field)).abs().mean()) > 10 * float((found - expected).abs().mean())
 
 
 def test_without_symmetry_the_fixed_volume_is_the_reference() -> None:

@@ -104,7 +104,7 @@ def test_rounds_lower_the_errors(small_network: PGDNet, small_pool: Path) -> Non
     assert rates[-1] == pytest.approx(rates[0] / 2)
     after = mean_errors(network, pool, LOSS)
     assert set(after) == {"loss", "t1", "t2", "pd", "images"}
-    assert after["loss"] < 0.8 * before["loss"]
+    assert after["loss"] < 0.85 * before["loss"]
 
 
 def test_an_interrupted_training_ends_the_same(
