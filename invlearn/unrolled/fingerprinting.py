@@ -193,9 +193,9 @@ def reconstruct_fingerprints(
     # a real basis has real transfer functions, of half the work and memory
     basis = way.basis.to(torch.complex64 if way.basis.is_complex() else torch.float32)
     _require_memory(scan, basis.shape[1])
-    virtual = _virtual_coils(scan.kspace, way.coil_loss)
+    kspace, virtual = _virtual_coils(scan.kspace, way.coil_loss)
     if virtual is not None:
-        scan = replace(scan, kspace=(virtual @ torch.from_numpy(scan.kspace)).numpy())
+        scan = replace(scan, kspace=kspace)
         given = None if given is None else torch.tensordot(virtual, given, 1)
     if given is None:
         progress("estimating coil maps")
@@ -412,14 +412,17 @@ def _coil_maps(maps: np.ndarray | Tensor, scan: Scan) -> Tensor:
     return found
 
 
-def _virtual_coils(kspace: np.ndarray, loss: float) -> Tensor | None:
-    """Matrix `(n, C)` of the fewest virtual coils that leave out at most a share of the energy, if n < C."""
+def _virtual_coils(kspace: np.ndarray, loss: float) -> tuple[np.ndarray, Tensor | None]:
+    """The fewest virtual coils that leave out at most a share of the energy, and their matrix `(n, C)`.
+
+    The coils themselves, and no matrix, where that takes all.
+    """
     if not loss or len(kspace) == 1:
-        return None
+        return kspace, None
     virtual, matrix = coils.compress(torch.from_numpy(kspace), len(kspace))
     energy = torch.linalg.vector_norm(virtual, dim=1).double().square()
     n = 1 + int((energy.flip(0).cumsum(0).flip(0)[1:] > loss * energy.sum()).sum())
-    return matrix[:n] if n < len(kspace) else None
+    return (virtual[:n].numpy(), matrix[:n]) if n < len(kspace) else (kspace, None)
 
 
 def estimated_coil_maps(scan: Scan, basis: Tensor) -> Tensor:

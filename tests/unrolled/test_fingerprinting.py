@@ -280,9 +280,10 @@ def test_pgdnet_sees_as_few_virtual_coils_as_hold_the_energy(scan: Scan, network
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))
     kspace = (turn[:, : scan.coils] @ scan.kspace).astype(np.complex64)
     many = dataclasses.replace(scan, kspace=kspace)
-    matrix = module._virtual_coils(many.kspace, 5e-4)
+    virtual, matrix = module._virtual_coils(many.kspace, 5e-4)
     assert matrix is not None
     n = len(matrix)
+    np.testing.assert_allclose(virtual, matrix.numpy() @ kspace, rtol=0, atol=1e-5 * abs(kspace).max())
     assert n <= scan.coils
     energy = np.linalg.svd(kspace, compute_uv=False) ** 2
     assert energy[n:].sum() <= 5e-4 * energy.sum() < energy[n - 1 :].sum()
@@ -291,8 +292,8 @@ def test_pgdnet_sees_as_few_virtual_coils_as_hold_the_energy(scan: Scan, network
     assert found.coil_maps.shape == (12, SIZE, SIZE)
     given = reconstruct_fingerprints(many, network, coil_maps=found.coil_maps)
     np.testing.assert_allclose(given.t1[CORE], found.t1[CORE], rtol=1e-2)
-    assert module._virtual_coils(kspace, 0.0) is None
-    assert module._virtual_coils(kspace[:1], 0.5) is None
+    assert module._virtual_coils(kspace, 0.0)[1] is None
+    assert module._virtual_coils(kspace[:1], 0.5)[1] is None
 
 
 def test_its_standard_errors_are_those_of_matching(
