@@ -57,8 +57,13 @@ def psnr(x: Tensor, truth: Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
-def settings(batch: int, rate: float) -> Settings:
+def settings(batch: int, rate: float, seed: int = 0) -> Settings:
     """Return how all networks of the studies are trained."""
     return Settings(
-        batch_size=batch, learning_rate=rate, schedule="cosine", accelerator="cpu", progress=False
+        batch_size=batch,
+        learning_rate=rate,
+        schedule="cosine",
+        seed=seed,
+        accelerator="cpu",
+        progress=False,
     )

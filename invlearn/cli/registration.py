@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +180,10 @@ def in_words(found: dict[str, Any]) -> str:
     "--iterations", type=click.IntRange(min=0), metavar="N", help="Steps a grid at most; 0: affine alone."
 )
 @click.option(
-    "--weights", type=FILE, metavar="F", help="A WiNet (.safetensors) whose prediction is the start."
+    "--weights",
+    type=FILE,
+    metavar="F",
+    help="A WiNet whose prediction is the start: .safetensors, or brain_t1, which comes along.",
 )
 @click.option("--fixed-labels", type=FILE, metavar="F", help="Label map of FIXED, for Dice and HD95.")
 @click.option("--moving-labels", type=FILE, metavar="F", help="Label map of MOVING.")
@@ -212,10 +215,10 @@ def command(
     invlearn register --pairs pairs.csv -o study
     """
     how = How(**options)
-    if how.weights is not None and not how.weights.is_file():
-        raise FileNotFoundError(
-            f"{how.weights} does not exist, or is no file; leave --weights out to go without"
-        )
+    if how.weights is not None:
+        from invlearn.registration.winet import weights_file
+
+        how = replace(how, weights=weights_file(how.weights))
     if pairs is not None:
         if any(x is not None for x in (fixed, moving, fixed_labels, moving_labels)):
             raise click.UsageError("give FIXED and MOVING, or --pairs, not both", click.get_current_context())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from invlearn.learning.gate import Gate, examine
+from invlearn.learning.identity import objective_card, physics_card
 from invlearn.learning.objective import Batch, Loss, Objective
 from invlearn.learning.sure import UNSURE
 from invlearn.physics.family import OperatorFamily
@@ -100,7 +104,10 @@ def fit(
     NotLearnable
         A necessary condition fails for these operators and losses.
     ValueError
-        Samples that do not fit the operators or the losses; and what `train` raises.
+        Samples that do not fit the operators or the losses, or a dimension out of range; and what `train`
+        raises.
+    TypeError
+        A model, physics, losses or samples of another kind.
     Diverged
         See `train`.
 
@@ -113,14 +120,24 @@ def fit(
     operators = OperatorFamily([physics]) if isinstance(physics, LinearOperator) else physics
     if not isinstance(operators, OperatorFamily):
         raise TypeError(f"physics is a LinearOperator or an OperatorFamily, got {type(physics).__name__}")
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"the model is a torch.nn.Module called as model(y, A), got {model!r}; of a class make an object"
+        )
+    size = operators.domain.size
+    if dimension is not None and not (isinstance(dimension, int) and 1 <= dimension <= size):
+        raise ValueError(
+            f"dimension, that of the signal set, is a whole number in 1 ... {size} (entries of a signal), "
+            f"got {dimension!r}"
+        )
     objective = Objective.of(losses)
     for loss in objective.losses:
         loss.check(operators)
     is_family = isinstance(physics, OperatorFamily)
     reader = _Reader(operators, is_family, any(loss.needs_truth for loss in objective.losses))
-    for what, samples in (("the training data", data), ("the validation data", val)):
-        if samples is not None:
-            reader.check(check_dataset(samples, what), what)
+    reader.check(check_dataset(data, "the training data"), "the training data")
+    if val is not None:
+        reader.check(check_dataset(val, "the validation data"), "the validation data")
     y, index = reader.some(data, _GATE_SAMPLES)
     gate = examine(operators, objective, y, index, dimension=dimension, force=force)
     task = _Task(model, operators, objective, reader)
@@ -142,20 +159,27 @@ class _Reader:
 
     def split(self, sample: Any, what: str) -> tuple[Any, Any, Any]:
         """y, the operator's index (0 for one operator) and x (None if there is none)."""
-        parts = list(sample) if isinstance(sample, Sequence) else [sample]
+        parts = list(sample) if isinstance(sample, Sequence) and not isinstance(sample, str) else [sample]
         least = 2 if self.is_family else 1
-        if not least <= len(parts) <= least + 1:
+        numbers = all(isinstance(part, Tensor | np.ndarray | np.generic | int | float) for part in parts)
+        if not (numbers and least <= len(parts) <= least + 1):
+            kinds = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(
                 f"a sample of {what} is {self.layout}, with x last where there is ground truth; got "
-                f"{len(parts)} "
-                "parts"
+                f"{len(parts)} part{'s' if len(parts) != 1 else ''} ({kinds})"
             )
         return parts[0], parts[1] if self.is_family else 0, parts[least] if len(parts) > least else None
 
     def check(self, data: Dataset[Any], what: str) -> None:
         """Refuse samples that do not fit, by the first of them."""
         y, g, x = self.split(data[0], what)
-        g = int(g)
+        number = torch.as_tensor(g)
+        if number.numel() != 1 or number.dtype == torch.bool or number.is_floating_point():
+            raise ValueError(
+                f"{what}: the operator index of a sample is one integer, got {number.dtype} of the shape "
+                f"{tuple(number.shape)}"
+            )
+        g = int(number)
         if not 0 <= g < len(self.operators):
             raise ValueError(
                 f"{what}: operator index {g} is out of range for {len(self.operators)} operators"
@@ -205,7 +229,7 @@ class _Task(nn.Module):
         dtype = torch.get_autocast_dtype(device) if mixed else None
 
         def reconstruct(y: Tensor, A: LinearOperator) -> Tensor:
-            with torch.autocast(device, dtype=dtype, enabled=mixed):
+            with torch.autocast(device, dtype=dtype, enabled=mixed), _precision_named(self.model, y):
                 found = self.model(y, A)
             # measurements and losses stay in full precision
             return found.to(A.domain.dtype(y.dtype)) if mixed else found
@@ -218,9 +242,32 @@ class _Task(nn.Module):
                 losses["relative_error"] = error
         return losses
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share (see `train`)."""
+        return {"losses": objective_card(self.objective), "physics": physics_card(self.operators)}
+
     def learned_values(self) -> dict[str, float]:
         found = {}
         for loss in self.objective.losses:
             if isinstance(loss, UNSURE):
                 found["UNSURE.sd"] = float(loss.level(self.learned["UNSURE"].detach()).sqrt().cpu())
         return found
+
+
+@contextlib.contextmanager
+def _precision_named(model: nn.Module, y: Tensor) -> Iterator[None]:
+    """Say so where a model fails for numbers of another precision than its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        own = {p.dtype.to_real() for p in model.parameters() if p.is_floating_point() or p.is_complex()}
+        if not own or y.dtype.to_real() in own:
+            raise
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in own))
+        given = str(y.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the model works in {names}, the measurements are {given}, and it fails for them "
+            f"({str(error).splitlines()[0]}); convert the data, for example with y.to(torch.float32) "
+            "(complex64 for complex data), or the model with model.double()"
+        ) from error

@@ -45,6 +45,8 @@ class MeasurementFolder(Dataset[tuple[Tensor, ...]]):
 
     def _read(self, i: int) -> dict[str, np.ndarray]:
         path = self.files[i]
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} cannot be read (it is no .npz file, or a damaged one)")
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}

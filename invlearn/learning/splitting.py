@@ -164,9 +164,9 @@ class Equivariant(nn.Module):
 
 
 def _check_keep(keep: float, who: str) -> None:
-    if not 0 < keep < 1:
+    if not isinstance(keep, int | float) or not 0 < keep < 1:
         raise ValueError(
-            f"{who}: keep must lie strictly between 0 and 1, got {keep}: the model needs something to see, "
+            f"{who}: keep must lie strictly between 0 and 1, got {keep!r}: the model needs something to see, "
             f"and "
             "something to be tested on"
         )

@@ -134,15 +134,18 @@ class UNSURE(Loss):
     """Gaussian noise of unknown level: max_η min_f E ‖h(y) - y‖²/m + (2η/m) Σ ∂h_i/∂y_i.
 
     η is the Lagrange multiplier of the constraint that the expected divergence is zero, and is learned along
-    by ascent, as η = start² exp(rate·s) with one number s. Its solution for denoising is η = (E‖∇log
-    p(y)‖²/m)⁻¹, which is at least the noise variance. Complex data as for `SURE`.
+    by ascent, as η = start² exp(rate·s) with one number s; it goes no further up than the mean power of the
+    measurements, which no noise exceeds. Its solution for denoising is η = (E‖∇log p(y)‖²/m)⁻¹, which is at
+    least the noise variance. Complex data as for `SURE`.
 
     Attributes
     ----------
     start
         A first guess of the noise's standard deviation, unit of y.
     rate
-        How much faster log η moves than a weight of the network.
+        How much faster log η moves than a weight of the network. The network must keep up: 10 suits
+        convolutions and a learning rate that falls (`schedule="cosine"`); a model whose weights have far to
+        go, such as a matrix, wants 1 or less, and a level that grows beyond reason asks for less.
     step
         As for `SURE`.
 
@@ -176,9 +179,14 @@ class UNSURE(Loss):
         return self.start**2 * torch.exp(self.rate * s)
 
     def __call__(self, batch: Batch) -> Tensor:
-        eta = self.level(batch.learned["UNSURE"])
-        ascending = 2 * eta.detach() - eta  # the value of η, the opposite gradient: descent becomes ascent
-        return mean_square(batch.A(batch.x1) - batch.y) + 2 * ascending * divergence(batch, self.step)
+        eta, most = self.level(batch.learned["UNSURE"]), mean_square(batch.y)
+        slope = divergence(batch, self.step)
+        value = eta.detach().clamp(max=most)
+        if float(eta.detach()) > float(most) and float(slope.detach()) > 0:
+            eta = eta.detach()  # no further up
+        # the value of η, the opposite gradient: descent becomes ascent
+        ascent = (eta.detach() - eta) * slope.detach()
+        return mean_square(batch.A(batch.x1) - batch.y) + 2 * (value * slope + ascent)
 
 
 def robust_equivariant_imaging(noise: Noise, group: Group, weight: float = 1.0) -> Objective:

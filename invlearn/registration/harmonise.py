@@ -4,13 +4,15 @@ Local correlation is blind to gain that hardly varies within a window, not to a 
 bent contrast curve. Both are estimated between the roughly aligned volumes and taken out of one of them.
 They are looked up on a coarse grid, and only where both volumes are object in a whole neighbourhood: at the
 rims, brightness is a matter of blur and of what is not aligned yet. The gain is the exponential of a
-quadratic polynomial: few enough numbers not to follow anatomy, and unlike an average over neighbours not
-flattened towards the rims.
+polynomial of degree three at most: few enough numbers not to follow anatomy, and unlike an average over
+neighbours not flattened towards the rims. The contrast that both get is that of the one, unless it is
+compressed: what is nearly as bright, such as grey and white matter, is then told apart better.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,11 +25,15 @@ from invlearn.registration.fields import warp
 from invlearn.registration.smoothing import shrink
 
 _NODES = 33  # quantiles
+_LOWEST = 0.05  # of them; what is darker, at rims and in fluid, is too rare to be told by its share
+_BENT = 3.0  # largest power of a curve below its lowest node, and of `balance_`
+_SPREAD = 0.5  # of the logarithm of an object's brightness between its quartiles, at least
 _ACROSS = 96  # voxels along the longest edge: the grid of the estimates
 _POINTS = 40_000  # voxels that are looked at
 _UNLIKE = 1.4  # things of one kind differ less in volume once they are affinely aligned
 _FEWEST = 100  # of which there must be so many
-_DEGREE = 2  # of the gain's logarithm, along the longest edge
+_DEGREE = 3  # at most, of the gain's logarithm, along the longest edge
+_CUBES = 6  # along the longest edge, to tell gain from anatomy
 _LARGEST = 1.5  # gain at most e^1.5
 _OUTLIER = 0.15  # of the logarithm: what is farther off than that counts less (Huber)
 _WEIGHINGS = 3
@@ -107,19 +113,54 @@ def interior(x: Float[Tensor, "D H W"]) -> Bool[Tensor, "D H W"]:
 
 def _quantiles(values: Tensor) -> Tensor:
     values = values.sort().values
-    at = torch.linspace(0, values.numel() - 1, _NODES, device=values.device).long()
-    return torch.cat([values.new_zeros(1), values[at]])
+    at = torch.linspace(_LOWEST * (values.numel() - 1), values.numel() - 1, _NODES, device=values.device)
+    return values[at.long()]
 
 
 def curved(
     x: Float[Tensor, "*shape"], source: Float[Tensor, nodes], target: Float[Tensor, nodes]
 ) -> Float[Tensor, "*shape"]:
-    """Values through the curve of nodes that starts at (0, 0), and on in proportion after the last."""
+    """Values through the curve of nodes.
+
+    Below the first one along the power of x that joins it to the middle one, beyond the last in proportion.
+    """
     k = torch.searchsorted(source, x.contiguous()).clamp(1, len(source) - 1)
     width = (source[k] - source[k - 1]).clamp(min=1e-6 * float(source[-1]))
     within = target[k - 1] + (x - source[k - 1]) / width * (target[k] - target[k - 1])
     beyond = x * (target[-1] / source[-1])
-    return torch.where(x > 0, torch.where(x > source[-1], beyond, within), 0.0)
+    below = target[0] * (x.clamp(min=0) / source[0]) ** _power(source, target)
+    return torch.where(x > source[-1], beyond, torch.where(x < source[0], below, within))
+
+
+def _power(source: Tensor, target: Tensor) -> float:
+    """Of the brightness, so that the first node and the middle one lie on it; 1 where that says nothing."""
+    ours, theirs = (float(n[0]) / max(float(n[len(n) // 2]), 1e-12) for n in (target, source))
+    if not (0 < ours < 1 and 0 < theirs < 1):
+        return 1.0
+    return min(max(math.log(ours) / math.log(theirs), 1 / _BENT), _BENT)
+
+
+def balance_(x: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> Float[Tensor, "D H W"]:
+    """Another contrast, in place, for a volume whose own is compressed: what is nearly as bright comes apart.
+
+    The brightness above the background is put to the power, from 1 to 3, that spreads its logarithm over 0.5
+    from the lower to the upper quartile of the object; the upper quartile stays. So the contrast that things
+    are compared in hardly depends on the power of the brightness that a scanner shows.
+    """
+    low = background(x)
+    coarse = shrink((x - low).clamp_(min=0)[None], _factors(x.shape, spacing))[0]
+    values = coarse[interior(coarse)].sort().values
+    if len(values) < _FEWEST:
+        return x
+    first, last = (float(values[int(q * (len(values) - 1))]) for q in (0.25, 0.75))
+    if not 0 < first < last:
+        return x
+    power = min(_SPREAD / math.log(last / first), _BENT)
+    if power > 1:
+        bright = (x - low).clamp_(min=0)
+        x -= bright
+        x += bright.div_(last).pow_(power).mul_(last)
+    return x
 
 
 class Gain:
@@ -131,14 +172,18 @@ class Gain:
         Of the grid.
     spacing
         Distance of voxels along the three axes: along short edges the polynomial has a lower degree.
+    degree
+        Of the polynomial, at most.
     """
 
-    def __init__(self, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-        self.shape = shape
+    def __init__(
+        self, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), degree: int = _DEGREE
+    ) -> None:
+        self.shape, self._spacing = shape, spacing
         edges = [n * s for n, s in zip(shape, spacing, strict=True)]
-        highest = [min(n - 1, round(_DEGREE * e / max(edges))) for n, e in zip(shape, edges, strict=True)]
+        highest = [min(n - 1, round(degree * e / max(edges))) for n, e in zip(shape, edges, strict=True)]
         powers = itertools.product(*(range(k + 1) for k in highest))
-        self.powers = [p for p in powers if sum(p) <= _DEGREE]
+        self.powers = [p for p in powers if sum(p) <= degree]
         self.coefficients = torch.zeros(len(self.powers), dtype=torch.float64)
         self.limits = 0.0, 0.0
 
@@ -147,18 +192,48 @@ class Gain:
         x = [(2 * at[:, k].double() + 1) / n - 1 for k, n in enumerate(self.shape)]
         return torch.stack([x[0] ** i * x[1] ** j * x[2] ** k for i, j, k in self.powers])
 
-    def fit(self, ratio: Float[Tensor, N], terms: Float[Tensor, "terms N"]) -> Float[Tensor, N]:
-        """Bring the gain as near as it gets to ratios at some voxels; what it is there."""
+    def sides(self, at: Float[Tensor, "N 3"]) -> Bool[Tensor, N]:
+        """Which colour voxels have on a board of cubes: what is learned on one is tested on the other."""
+        width = max(self.shape[k] * self._spacing[k] for k in range(3)) / _CUBES
+        cubes = [torch.floor(at[:, k].double() * self._spacing[k] / width) for k in range(3)]
+        return (cubes[0] + cubes[1] + cubes[2]) % 2 == 0
+
+    def fit(
+        self, ratio: Float[Tensor, N], terms: Float[Tensor, "terms N"], side: Bool[Tensor, N]
+    ) -> Float[Tensor, N]:
+        """Bring the gain as near as it gets to ratios at some voxels; what it is there.
+
+        Of the degree that foretells one half of the cubes best from the other: gain goes on
+        from cube to cube, anatomy does not.
+        """
         logarithm = ratio.double().log().clamp(-_LARGEST, _LARGEST)
         weight = torch.ones_like(logarithm)
         for _ in range(_WEIGHINGS):
-            normal = (terms * weight) @ terms.T
-            normal.diagonal().add_(1e-6 * normal.diagonal().mean())  # terms that hardly differ
-            self.coefficients = torch.linalg.solve(normal, (terms * weight) @ logarithm)
+            halves = []
+            for own in (side, ~side):
+                weighted = terms * (weight * own)
+                halves.append((weighted @ terms.T, weighted @ logarithm))
+            self.coefficients = self._foretold(halves)
             found = self.coefficients @ terms
             weight = _OUTLIER / (logarithm - found).abs().clamp(min=_OUTLIER)
         self.limits = float(found.amin()), float(found.amax())  # it runs away where nothing was seen
         return found.exp().to(ratio.dtype)
+
+    def _foretold(self, halves: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Coefficients of the normal equations of both halves together, of the best degree."""
+        (a, b), (c, d) = halves
+        best, found = math.inf, torch.zeros_like(b)
+        for degree in range(1 + max(map(sum, self.powers))):
+            few = torch.tensor([k for k, p in enumerate(self.powers) if sum(p) <= degree])
+            at = few[:, None], few
+            wrong = 0.0
+            for (own, told), (other, rest) in (((a, b), (c, d)), ((c, d), (a, b))):
+                x = _solved(own[at], told[few])
+                wrong += float(x @ other[at] @ x - 2 * x @ rest[few])  # less what no degree changes
+            if wrong < best:
+                best, found = wrong, torch.zeros_like(b)
+                found[few] = _solved((a + c)[at], (b + d)[few])
+        return found
 
     def over(self, like: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
         """The gain on a grid of any size over the same extent."""
@@ -168,6 +243,12 @@ class Gain:
             z, y, x = (axis**k for axis, k in zip(axes, p, strict=True))
             total = total + (c * z)[:, None, None] * (y[:, None] * x)
         return torch.as_tensor(total).clamp(*self.limits).exp()
+
+
+def _solved(normal: Tensor, told: Tensor) -> Tensor:
+    """Of normal equations, some of whose terms hardly differ."""
+    ridge = 1e-6 * normal.diagonal().mean()
+    return torch.linalg.solve(normal + ridge * torch.eye(len(told), dtype=normal.dtype), told)
 
 
 def _factors(shape: Sequence[int], spacing: Sequence[float], across: int = _ACROSS) -> list[int]:
@@ -181,6 +262,7 @@ def harmonise(
     moving: Float[Tensor, "D H W"],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     field: Float[Tensor, "3 D H W"] | None = None,
+    degree: int = _DEGREE,
 ) -> Float[Tensor, "D H W"]:
     """The moving volume with the fixed one's contrast and without a smooth gain between them.
 
@@ -193,6 +275,8 @@ def harmonise(
     field
         In voxels, pull-back: how the moving volume is to be seen to lie upon the fixed one; None: as it is.
         The better they are aligned, the less of their anatomy counts as gain.
+    degree
+        Of the gain's logarithm, at most.
 
     Returns
     -------
@@ -213,10 +297,10 @@ def harmonise(
     if field is not None:
         moved = shrink(field, factors)[(slice(None), *at.T)].T.cpu()
         where += moved / torch.tensor(factors)
-    gain = Gain(f.shape, [s * k for s, k in zip(spacing, factors, strict=True)])
-    terms, here = gain.terms(where), torch.ones_like(ours)
+    gain = Gain(f.shape, [s * k for s, k in zip(spacing, factors, strict=True)], degree)
+    terms, side, here = gain.terms(where), gain.sides(where), torch.ones_like(ours)
     source, tiny = _quantiles(theirs), 1e-6 * float(ours.amax())
     for _ in range(_ROUNDS):
         target = _quantiles(ours / here)
-        here = gain.fit(ours.clamp(min=tiny) / curved(theirs, source, target).clamp(min=tiny), terms)
+        here = gain.fit(ours.clamp(min=tiny) / curved(theirs, source, target).clamp(min=tiny), terms, side)
     return curved(moving - low[1], source.to(moving), target.to(moving)).mul_(gain.over(moving)).add_(low[0])

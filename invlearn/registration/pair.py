@@ -24,7 +24,7 @@ from invlearn.registration import affine as affine_stage
 from invlearn.registration import metrics
 from invlearn.registration.coefficients import Coefficients, optimise_coefficients
 from invlearn.registration.fields import jacobian_determinant, linear_field, warp
-from invlearn.registration.harmonise import harmonise, part, solid
+from invlearn.registration.harmonise import balance_, harmonise, part, solid
 from invlearn.registration.interpolation import inside
 from invlearn.registration.middle import carried, undone
 from invlearn.registration.optimise import Deformation, Settings, optimise, unfold
@@ -34,6 +34,8 @@ from invlearn.registration.similarity import CLIMBED, check_name, seen
 _ONE_CONTRAST = ("lncc", "mse")
 #: Grids are alike whose spacings and edges differ by no more than this share.
 _ALIKE = 0.25
+#: Of the gain between volumes that are affinely aligned only: what bends more may be anatomy.
+_FIRST_DEGREE = 1
 #: What is said of a pair.
 _PART = "one object is a part of the other (a brain and a head?): they are compared where both are"
 _NO_BETTER = "the deformable stage found nothing better than where it started, and was left out"
@@ -305,7 +307,8 @@ def _together(
     begun, mask = brought(y, onto, f.shape), _compared(sides, matrix, start)
     del start, y
     if climb.keywords["similarity"] in _ONE_CONTRAST:
-        begun = harmonise(x, begun, f.spacing)
+        balance_(x, f.spacing)
+        begun = harmonise(x, begun, f.spacing, degree=_FIRST_DEGREE)
     climb = functools.partial(climb, spacing=f.spacing)
     return matrix, *_deformed(x, begun, mask, climb, start_from)
 

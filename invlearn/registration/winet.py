@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from invlearn.training.weights import load_network
 from invlearn.wavelets import band_names, dwt, filter_bank, idwt
 
 KIND = "WiNet"
+_FOLDER, _PREFIX = Path(__file__).parent / "weights", "winet_"
 MULTIPLE = 16  # of every axis inside: one transform and three strides of two
 _NAMES = band_names(3)
 _DETAILS = len(_NAMES) - 1
@@ -272,8 +274,33 @@ def _padded(x: Tensor) -> Tensor:
     return functional.pad(x, padding, mode="replicate") if any(padding) else x
 
 
+def weights_file(given: str | os.PathLike[str]) -> Path:
+    """The file of weights: as given, or of the weights that come with invlearn by their name, `brain_t1`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Neither a file nor such a name.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    shipped = {found.stem.removeprefix(_PREFIX): found for found in _FOLDER.glob(f"{_PREFIX}*.safetensors")}
+    if str(path) not in shipped:
+        raise FileNotFoundError(
+            f"{path} does not exist, or is no file; give a file of weights, or the name of those that come "
+            f"with invlearn ({', '.join(sorted(shipped))}), or leave weights out to go without"
+        )
+    return shipped[str(path)]
+
+
 def load_winet(path: str | os.PathLike[str]) -> WiNet:
     """The network in a file that `invlearn.training.save_network` wrote, ready to predict.
+
+    Parameters
+    ----------
+    path
+        The file; or `brain_t1`, the weights that come with invlearn.
 
     Raises
     ------
@@ -283,7 +310,7 @@ def load_winet(path: str | os.PathLike[str]) -> WiNet:
         Damaged, or for something else than a WiNet: the message names what differs.
     """
     return load_network(
-        path,
+        weights_file(path),
         KIND,
         lambda made, _: WiNet(
             made["wavelet"],

@@ -27,13 +27,21 @@ def make_fabric(settings: Settings) -> Fabric:
         ) from error
     precision: Any = "32-true" if settings.precision == "full" else settings.precision
     with logs.quiet():
-        fabric = Fabric(
-            accelerator=settings.accelerator,
-            strategy=settings.strategy,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            precision=precision,
-        )
+        try:
+            fabric = Fabric(
+                accelerator=settings.accelerator,
+                strategy=settings.strategy,
+                devices=settings.devices,
+                num_nodes=settings.nodes,
+                precision=precision,
+            )
+        except Exception as error:  # Lightning raises many kinds for devices that are not there
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"training cannot run with accelerator={settings.accelerator!r}, "
+                f"devices={settings.devices!r}, strategy={settings.strategy!r} here ({why}); take "
+                "accelerator='auto', or 'cpu'"
+            ) from error
         fabric.launch()
     return fabric
 

@@ -49,7 +49,8 @@ class Settings:
         What to do about samples with NaN or infinite entries: `"refuse"` names the first that comes along;
         `"skip"` looks through all data before training and leaves them out.
     explosion
-        A loss of this many times the largest of the first ten steps counts as diverged, as NaN does.
+        A loss of this many times the largest of the first ten steps counts as diverged, as NaN does; within
+        them, this many times the first one, where the weights have more than doubled, too.
     progress
         Whether to show a progress bar; None shows it on a terminal.
 
@@ -82,12 +83,17 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "nodes", "patience", "checkpoint_steps", "devices"):
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"Settings: {name} must be at least 1, got {value}")
+            optional = value is None and name in ("patience", "checkpoint_steps")
+            if optional or (isinstance(value, str) and name == "devices"):
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Settings: {name} must be at least 1 and a whole number, got {value!r}")
         for name in ("learning_rate", "gradient_clip", "explosion"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"Settings: {name} must be positive and finite, got {value}")
+            if value is None and name == "gradient_clip":
+                continue
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"Settings: {name} must be positive and finite, got {value!r}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"Settings: weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if self.workers < 0 or self.seed < 0:

@@ -47,7 +47,8 @@ def train(
         ``task(batch, generator)`` gives the loss of a batch (as torch's default collation makes it of
         samples): a real number, or a mapping with `"loss"` and other numbers to log. All randomness of the
         loss comes from the generator, which lives on the CPU. Ends in evaluation mode, on the device where it
-        was.
+        was. Its attribute `identity`, where it has one, is a mapping of plain types that a resumed run must
+        share: what the loss is, say.
     data
         Samples: a data set with a length and items by number.
     epochs
@@ -67,9 +68,10 @@ def train(
     ModuleNotFoundError
         Lightning is not installed.
     ValueError
-        No epochs or no data, a sample with NaN, a damaged checkpoint or one of another run, nothing to train.
+        No epochs or no data, a sample with NaN, a damaged checkpoint or one of another run, nothing to train,
+        a loss that does not depend on what is trained, a device that is not there.
     TypeError
-        Data that cannot be read by number.
+        Data that cannot be read by number, settings of another kind.
     FileExistsError
         The folder holds another run's checkpoint, and `resume` was not asked for.
     Diverged
@@ -82,8 +84,10 @@ def train(
     place in the run; the global generators are seeded for the run and get their states back afterwards.
     """
     settings = Settings() if settings is None else settings
-    if epochs < 1:
-        raise ValueError(f"training needs at least one epoch, got {epochs}")
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings is a Settings object, such as Settings(batch_size=16), got {settings!r}")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"training needs at least one epoch, and a whole number of them, got {epochs!r}")
     order.check_dataset(data, "the training data")
     if val is not None:
         order.check_dataset(val, "the validation data")
@@ -120,6 +124,7 @@ class _Run:
         self.per_epoch = math.ceil(len(self.indices) / settings.batch_size)
         # what a checkpoint holds
         self.epoch, self.within, self.largest = 0, 0, 0.0
+        self.first: tuple[float, float] = (0.0, _length(task))  # loss and length of the weights
         self.sums = Sums()
         self.history: list[dict[str, int | float]] = []
         self.best: dict[str, Tensor] = {}
@@ -177,6 +182,7 @@ class _Run:
         """What must be equal for a resumed run to be the same run."""
         parameters = {name: list(p.shape) for name, p in self.task.named_parameters()}
         identity = {**self.settings.decisive(), "samples": len(self.indices), "parameters": parameters}
+        identity |= getattr(self.task, "identity", {})
         if self.settings.schedule != "constant":
             identity["epochs"] = self.epochs
         return identity
@@ -198,6 +204,7 @@ class _Run:
                 "identity": self._run_identity(),
                 "epoch": self.epoch,
                 "within": self.within,
+                "first": list(self.first),
                 "largest": self.largest,
                 "sums": self.sums.sums,
                 "history": self.history,
@@ -215,6 +222,7 @@ class _Run:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         self.epoch, self.within, self.largest = saved["epoch"], saved["within"], saved["largest"]
+        self.first = tuple(saved.get("first", (self.largest, self.first[1])))
         self.sums = Sums(saved["sums"])
         self.history, self.best = saved["history"], saved["best"]
 
@@ -278,6 +286,11 @@ class _Run:
         losses = self.model(Parcel(self.fabric.to_device(batch), generator))
         loss = float(losses["loss"].detach())
         self._watch(loss, step)
+        if not losses["loss"].requires_grad:
+            raise ValueError(
+                "the loss does not depend on the parameters to train: does the model detach its output, or "
+                "run under torch.no_grad()?"
+            )
         self.optimiser.zero_grad()
         self.fabric.backward(losses["loss"])
         if self.settings.gradient_clip is not None:
@@ -323,15 +336,21 @@ class _Run:
 
     def _watch(self, loss: float, step: int) -> None:
         """Stop where the loss is no number, or far beyond what it was in the beginning."""
+        if step == 0:
+            self.first = (abs(loss), self.first[1])
+        early = step < _FIRST_STEPS
+        measure = max(self.first[0] if early else self.largest, 1e-30)
         broken = not math.isfinite(loss)
-        exploded = step >= _FIRST_STEPS and abs(loss) > self.settings.explosion * max(self.largest, 1e-30)
+        exploded = abs(loss) > self.settings.explosion * measure
+        if early:  # a first loss near zero is no measure by itself: the weights must have exploded too
+            exploded = exploded and _length(self.task) > 2 * max(self.first[1], 1)
         if self.fabric.world_size > 1:  # all devices stop, or none
             broken, exploded = (n > 0 for n in over_devices(self.fabric, [float(broken), float(exploded)]))
         if broken:
             raise self._diverged(f"the loss became {loss}")
         if exploded:
-            raise self._diverged(f"the loss grew to {loss:.3g}, in the first steps it was {self.largest:.3g}")
-        if step < _FIRST_STEPS:
+            raise self._diverged(f"the loss grew to {loss:.3g}, in the first steps it was {measure:.3g}")
+        if early:
             self.largest = max(self.largest, abs(loss))
 
     def _diverged(self, why: str) -> Diverged:
@@ -361,3 +380,10 @@ class _Run:
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
         return patience is not None and self.epoch - self._best_epoch() >= patience
+
+
+def _length(task: nn.Module) -> float:
+    """The norm of all that is trained."""
+    return math.hypot(
+        *(float(torch.linalg.vector_norm(p.detach())) for p in task.parameters() if p.requires_grad)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invlearn.learning.identity import data_hash, physics_card
 from invlearn.unrolled.data_term import DataTerm
 from invlearn.unrolled.fingerprinting import FingerprintMaps, reconstruct_fingerprints
 from invlearn.unrolled.iterations import ADMM, FISTA, HQS, PDHG, PGD, Iteration
@@ -18,7 +19,7 @@ from invlearn.unrolled.proximal import (
     WaveletShrinkage,
     Zero,
 )
-from invlearn.unrolled.reconstruction import LearnedReconstruction, data_hash, physics_card
+from invlearn.unrolled.reconstruction import LearnedReconstruction
 from invlearn.unrolled.unrolled import (
     Unrolled,
     UnrolledADMM,

@@ -70,8 +70,9 @@ class PGD(Iteration):
 class FISTA(Iteration):
     """Accelerated proximal gradient descent; converges for steps up to 1.
 
-    x' = prox(z - τ Aᴴ(Az - y), τ), then z ← x' + k/(k + 3) (x' - x): the momentum for which the
-    iterates, not only the values, are known to converge.
+    x' = prox(z - τ Aᴴ(Az - y), τ), then z ← x' + k/(k + 3) (x' - x): the values come within a constant
+    over k² of the least one. (With k/(k + 1 + a), a > 2, the iterates are known to converge too; a = 2
+    here, as in the method's first form.)
 
     References
     ----------

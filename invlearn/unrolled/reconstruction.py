@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import invlearn.unrolled.proximal as proximal
-from invlearn.io.tensors import as_tensor
+from invlearn.learning.identity import physics_card
 from invlearn.physics.family import OperatorFamily
 from invlearn.physics.operator import LinearOperator
 from invlearn.training.weights import load_into, read_weights, write_weights
@@ -36,40 +33,6 @@ _REGULARISERS: dict[str, type[Regulariser]] = {
         LocallyLowRank,
     )
 }
-
-
-def physics_card(physics: LinearOperator | OperatorFamily) -> dict[str, Any]:
-    """What a measurement is, in plain types: kind, spaces, number of operators, a digest of their numbers.
-
-    Two operators with equal cards have the same classes, settings as far as they are tensors, and
-    numbers to the last bit, on any device.
-    """
-    operators = list(physics) if isinstance(physics, OperatorFamily) else [physics]
-    digest = hashlib.sha256()
-    for operator in operators:
-        digest.update(f"{operator!r}\n".encode())
-        for name, value in operator.state_dict().items():
-            value = value.detach().cpu().resolve_conj().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.numpy().tobytes())
-    first = operators[0]
-    return {
-        "operator": type(first).__name__,
-        "domain": str(first.domain),
-        "codomain": str(first.codomain),
-        "operators": len(operators),
-        "numbers": digest.hexdigest()[:16],
-    }
-
-
-def data_hash(data: Any) -> str:
-    """SHA-256 of tensors or arrays, one or a sequence of them, with their shapes and types."""
-    digest = hashlib.sha256()
-    for part in [data] if isinstance(data, Tensor | np.ndarray) else data:
-        array = as_tensor(part, "data_hash").detach().cpu().resolve_conj().contiguous().numpy()
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

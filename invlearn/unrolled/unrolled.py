@@ -17,7 +17,7 @@ from invlearn.physics.linear.radon import fbp
 from invlearn.physics.operator import LinearOperator
 from invlearn.unrolled.data_term import DataTerm
 from invlearn.unrolled.iterations import ADMM, FISTA, HQS, PDHG, PGD, Iteration, Prox, State
-from invlearn.unrolled.networks import Learned
+from invlearn.unrolled.networks import Learned, Network
 from invlearn.unrolled.proximal import Regulariser, Step
 
 Start = Callable[[Tensor, LinearOperator], Tensor]
@@ -60,7 +60,10 @@ class Unrolled(nn.Module):
     Raises
     ------
     ValueError
-        A depth below 1, a step or norm that is not positive, an unknown start.
+        A depth below 1, a step or norm that is not positive, an unknown start; on a call, checkpoints with
+        an operator that has its adjoint from `torch.func` (`FromFunction`).
+    TypeError
+        An iteration or prior of another kind.
 
     References
     ----------
@@ -82,8 +85,17 @@ class Unrolled(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"Unrolled: depth must be at least 1, got {depth}")
+        if not isinstance(iteration, Iteration):
+            raise TypeError(f"Unrolled: the iteration is an object such as PGD(), got {iteration!r}")
+        if isinstance(prior, Network):
+            raise TypeError(f"Unrolled: a network becomes a prior by Learned({prior!r})")
+        if not isinstance(prior, nn.Module | Regulariser):
+            raise TypeError(
+                f"Unrolled: the prior is a Learned(...), another torch.nn.Module, or a regulariser such as "
+                f"L1(0.1), got {prior!r}"
+            )
+        if not isinstance(depth, int) or depth < 1:
+            raise ValueError(f"Unrolled: depth must be at least 1, got {depth!r}; it counts whole steps")
         if not step > 0:
             raise ValueError(f"Unrolled: the step must be positive, got {step}")
         if norm is not None and not norm > 0:
@@ -151,7 +163,15 @@ class Unrolled(nn.Module):
         def again(*parts: Tensor) -> State:
             return self.iteration.advance(parts, data, self._prox(k), step, k)
 
-        return recompute(again, *state, use_reentrant=False)
+        try:
+            return recompute(again, *state, use_reentrant=False)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            raise ValueError(
+                f"Unrolled: checkpoint=True does not work with {data.operator.label}: an adjoint by "
+                "torch.func, as that of FromFunction, cannot be computed again; take checkpoint=False"
+            ) from error
 
     def extra_repr(self) -> str:
         prior = "" if self.regulariser is None else f", {self.regulariser}"

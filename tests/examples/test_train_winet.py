@@ -11,10 +11,12 @@ import torch
 from scipy import ndimage
 
 from invlearn.io import Volume, write_volume
+from invlearn.registration.fields import compose, exponential, warp
+from invlearn.registration.synthesis import Synthesis
 from invlearn.registration.winet import load_winet
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_winet.py"
-TINY = ["--shape", "16", "16", "16", "--width", "2", "--pairs", "2"]
+TINY = ["--shape", "16", "16", "16", "--width", "2", "--pairs", "2", "--batch", "1"]
 
 
 def test_example_writes_weights_with_a_card_and_resumes(
@@ -42,8 +44,38 @@ def test_a_number_is_always_the_same_pair_and_others_differ() -> None:
         pair = first[i]
         assert all(torch.equal(pair[name], again[i][name]) for name in pair)
         assert not torch.equal(pair["moving"], other[i]["moving"])
-        assert set(pair) == {"moving", "fixed", "moving_target", "fixed_target"}
+        assert set(pair) == {"moving", "fixed", "moving_target", "fixed_target", "velocity"}
     assert not torch.equal(first[0]["moving"], first[1]["moving"])
+
+
+def test_the_velocity_brings_any_two_onto_one_another() -> None:
+    """Two heads, one twice, labels in other contrasts, shapes: whatever the pair."""
+    module = runpy.run_path(str(SCRIPT))
+    heads = [{**head, "image": head["labels"] / 4} for head in module["drawn"]((24, 24, 24), 0)[0]]
+    still = Synthesis(displacement=2.0, scales=(16.0, 8.0), gamma=0.0, bias=0.0, noise=0.0)
+    pairs = module["Drawn"](heads, 30, still, 0)
+    before, after, kinds = [], [], set()
+    for pair in (pairs[i] for i in range(30)):
+        moved = warp(pair["moving_target"], exponential(pair["velocity"]))
+        inner = (slice(3, -3),) * 3  # what moved in from outside is not known
+        before.append(float((pair["moving_target"] - pair["fixed_target"])[inner].abs().mean()))
+        after.append(float((moved - pair["fixed_target"])[inner].abs().mean()))
+        kinds.add(torch.equal(pair["moving"], pair["moving_target"]))
+    assert np.mean(after) < 0.6 * np.mean(before)
+    assert kinds == {True, False}  # drawn in a contrast of its own, or not
+    large = module["Drawn"](heads, 30, Synthesis(displacement=0.0), 0)
+    same = [bool((large[i]["velocity"].abs() < 1e-3).all()) for i in range(30)]
+    assert 0.3 < np.mean(same) < 0.9  # of one head
+
+
+def test_shapes_fill_the_brain_and_differ() -> None:
+    shapes = runpy.run_path(str(SCRIPT))["shapes"]
+    inside = torch.zeros(20, 20, 20, dtype=torch.bool)
+    inside[4:16, 4:16, 4:16] = True
+    one, other = (shapes(inside, torch.Generator().manual_seed(k)) for k in (0, 1))
+    assert torch.equal(one > 0, inside)
+    assert len(one.unique()) > 4
+    assert float((one == other)[inside].double().mean()) < 0.5
 
 
 def head(shape: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +112,12 @@ def test_brains_are_read_stripped_and_put_onto_one_grid(tmp_path: Path) -> None:
     brains = runpy.run_path(str(SCRIPT))["brains"]
     learnt, held_back, told = brains(tmp_path / "data", tmp_path / "out", 8.0, shape)
     assert "held back" in told
-    assert [set(one) for one in learnt] == [{"image", "labels"}, {"image"}, {"image"}]
+    assert [set(one) for one in learnt] == [{"image", "labels", "there", "back"}] * 3
+    assert not learnt[0]["there"].any()
+    for one in learnt[1:]:
+        carried = warp(learnt[0]["image"], one["there"])
+        assert np.corrcoef(carried.flatten(), one["image"].flatten())[0, 1] > 0.9
+        assert float(compose(one["there"], one["back"]).abs().mean()) < 0.05
     assert [sorted(one["labels"].unique().tolist()) for one in held_back] == [[0, 1, 2]] * 2
     skull, brain = labels == 6, np.isin(labels, (1, 2, 3, 8))
     for one in learnt:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -220,6 +222,14 @@ def test_operators_of_several_sizes_train_one_sample_at_a_time() -> None:
     fit(Linear(), family, Ragged(), MC + MOI, epochs=1, settings=replace(BASE, batch_size=1), force=True)
 
 
+class Named(torch.utils.data.Dataset[dict[str, Tensor]]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {"y": torch.zeros(7)}
+
+
 def test_samples_that_do_not_fit_are_named() -> None:
     family, data, x = problem()
     y, index = data.tensors
@@ -227,10 +237,21 @@ def test_samples_that_do_not_fit_are_named() -> None:
     def run(*tensors: Tensor, losses: Any = MC + MOI, physics: Any = family, **options: Any) -> None:
         fit(Linear(), physics, TensorDataset(*tensors), losses, epochs=1, settings=BASE, **options)
 
-    with pytest.raises(ValueError, match=r"is \(y, operator_index\), .* got 1 parts"):
+    with pytest.raises(ValueError, match=r"is \(y, operator_index\), .* got 1 part \(Tensor\)"):
         run(y)
     with pytest.raises(ValueError, match=r"is \(y,\), .* got 3 parts"):
         run(y, index, x, physics=family[0], losses=Supervised())
+    with pytest.raises(ValueError, match=r"is \(y,\), .* got 1 part \(dict\)"):
+        fit(Linear(), family[0], Named(), MC, epochs=1, settings=BASE, force=True)
+    with pytest.raises(ValueError, match=r"operator index of a sample is one integer, got torch\.float32"):
+        run(y, index.float())
+    with pytest.raises(ValueError, match=r"operator index of a sample is one integer, got .*\(7,\)"):
+        run(index, y)
+    for dimension in (0, 13):
+        with pytest.raises(ValueError, match=f"a whole number in 1 ... 12 .*got {dimension}"):
+            run(y, index, dimension=dimension)
+    with pytest.raises(ValueError, match="works in float32, the measurements are float64"):
+        run(y.double(), index)
     with pytest.raises(ValueError, match="add x as the last part"):
         run(y, index, losses=Supervised())
     with pytest.raises(ValueError, match="operator index 9 is out of range for 5"):
@@ -247,6 +268,44 @@ def test_samples_that_do_not_fit_are_named() -> None:
         run(y, physics=[family])
     with pytest.raises(ValueError, match="learns from several operators"):
         run(y, physics=family[0])
+
+
+def test_a_run_with_other_losses_or_operators_is_not_resumed(tmp_path: Path) -> None:
+    family, data, _ = problem(40)
+    settings = replace(BASE, folder=tmp_path)
+    fit(Linear(), family, data, MC + MOI, epochs=1, settings=settings, dimension=2)
+    settings = replace(settings, resume=True)
+
+    def resume(physics: OperatorFamily, losses: Any) -> None:
+        fit(Linear(), physics, data, losses, epochs=2, settings=settings, dimension=2, force=True)
+
+    with pytest.raises(
+        ValueError, match=r"losses was .*'1 MultiOperatorImaging.* is .*'2 MultiOperatorImaging"
+    ):
+        resume(family, MC + 2 * MOI)
+    other = OperatorFamily.from_matrices([A.to_dense().flip(1) for A in family])
+    with pytest.raises(ValueError, match="is of another run: physics was"):
+        resume(other, MC + MOI)
+    resume(family, MC + MOI)
+
+
+def test_what_is_no_module_and_no_data_is_named_without_a_type_checker() -> None:
+    script = (
+        "import torch\n"
+        "from invlearn.learning import MeasurementConsistency, Splitting, fit\n"
+        "from invlearn.physics import identity\n"
+        "data = torch.zeros(4, 3)\n"
+        "linear = torch.nn.Linear(3, 3)\n"
+        "for model, y in ((torch.nn.Identity, data), (lambda y, A: y, data), (linear, None)):\n"
+        "    try: fit(model, identity((3,)), y, MeasurementConsistency(), epochs=1)\n"
+        "    except TypeError as error: print(error)\n"
+        "try: Splitting(keep='half')\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("the model is a torch.nn.Module called as model(y, A)") == 2
+    assert "the training data must be a data set with len()" in done.stdout
+    assert "keep must lie strictly between 0 and 1, got 'half'" in done.stdout
 
 
 def test_a_folder_of_measurements(tmp_path: Path) -> None:

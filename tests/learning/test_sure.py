@@ -194,6 +194,23 @@ def test_unsure_starts_where_it_is_told_and_moves_as_fast() -> None:
     assert UNSURE(0.3).initial == {"UNSURE": 0.0}
 
 
+@pytest.mark.parametrize(("gain", "moves"), [(0.5, False), (-0.5, True)])
+def test_the_level_goes_no_further_up_than_the_power_of_the_measurements(
+    batch_of: Any, gain: float, moves: bool
+) -> None:
+    y = torch.randn(50, 6, generator=Generator().manual_seed(0), dtype=torch.float64)
+    power = y.square().mean().item()
+    s = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))  # η = e³, far above
+    loss = UNSURE(start=1.0, rate=1.0)
+    batch = batch_of(lambda y, A: gain * y, identity((6,)), y, learned={"UNSURE": s})
+    value = loss(batch)
+    assert value.item() == pytest.approx(power * ((1 - gain) ** 2 + 2 * gain))  # the divergence is the gain
+    if value.requires_grad:
+        value.backward()
+    found = 0.0 if s.grad is None else s.grad.item()
+    assert found == (pytest.approx(-2 * gain * math.exp(3)) if moves else 0.0)  # descent: down, or not up
+
+
 def test_robust_equivariant_imaging_is_a_sum() -> None:
     noise, group = GaussianNoise(0.1), Rotations90((3, 3))
     objective = robust_equivariant_imaging(noise, group, 2.0)

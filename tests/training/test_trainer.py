@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -230,6 +230,34 @@ def test_the_bound_of_an_explosion_is_a_setting() -> None:
     train(Diverging(1e9, 12), data(), epochs=14, settings=settings)
 
 
+class Quadratic(nn.Module):
+    """A loss that starts at `first`, and grows with the square of how far the weights have gone."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10))
+        self.first = first
+
+    def forward(self, batch: list[Tensor], generator: Generator) -> Tensor:
+        return self.first - self.weight.sum() + self.weight.square().sum()
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e6])
+def test_an_explosion_in_the_first_steps_is_one_too(rate: float) -> None:
+    task = Quadratic(1.0)
+    settings = replace(BASE, learning_rate=rate, batch_size=20)
+    with pytest.raises(Diverged, match=r"diverged in step 2 .*in the first steps it was 1;") as caught:
+        train(task, data(), epochs=20, settings=settings)
+    assert caught.value.step == 2
+    assert torch.equal(task.weight, torch.ones(10))
+
+
+def test_a_first_loss_of_nearly_zero_is_no_measure() -> None:
+    task = Quadratic(1e-12)  # after a step it is 1e6 times as much and more
+    result = train(task, data(), epochs=9, settings=replace(BASE, batch_size=60, learning_rate=1e-3))
+    assert abs(result.history[1]["train/loss"]) > 1e6 * abs(result.history[0]["train/loss"])
+
+
 def test_broken_weights_never_reach_a_checkpoint(tmp_path: Path) -> None:
     class Breaks(nn.Module):
         def __init__(self) -> None:
@@ -306,6 +334,37 @@ def test_a_task_must_return_a_loss() -> None:
         train(Nothing(), data(), epochs=1, settings=BASE)
 
 
+def test_a_loss_without_a_gradient_is_said() -> None:
+    class Detached(Regression):
+        def forward(self, batch: list[Tensor], generator: Generator) -> Tensor:
+            return super().forward(batch, generator)["loss"].detach()
+
+    with pytest.raises(ValueError, match="does not depend on the parameters to train"):
+        train(Detached(), data(), epochs=1, settings=BASE)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu", "abacus"])
+def test_a_device_that_is_not_there_is_named(accelerator: str) -> None:
+    with pytest.raises(ValueError, match=f"accelerator='{accelerator}'.*take accelerator='auto'") as refusal:
+        train(Regression(), data(), epochs=1, settings=replace(BASE, accelerator=accelerator))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_task_says_what_a_resumed_run_must_share(tmp_path: Path) -> None:
+    class Named(Regression):
+        identity: ClassVar[dict[str, str]] = {"loss": "squares"}
+
+    class Other(Regression):
+        identity: ClassVar[dict[str, str]] = {"loss": "absolute values"}
+
+    settings = replace(BASE, folder=tmp_path)
+    train(Named(), data(), epochs=1, settings=settings)
+    with pytest.raises(ValueError, match="loss was 'squares' and is 'absolute values'"):
+        train(Other(), data(), epochs=2, settings=replace(settings, resume=True))
+    train(Named(), data(), epochs=2, settings=replace(settings, resume=True))
+
+
 def test_a_bar_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     train(Regression(), data(), epochs=1, settings=replace(BASE, progress=True))
     assert "8/8 steps" in capsys.readouterr().err
@@ -330,6 +389,39 @@ def test_lightning_is_imported_late_and_missed_by_name() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "invlearn[train]" in done.stdout
+
+
+WRONG_TYPES = """
+import torch
+from invlearn.training import Settings, train
+
+task, data = torch.nn.Linear(1, 1), torch.zeros(3, 1)
+for call in (
+    lambda: Settings(batch_size=2.5),
+    lambda: Settings(learning_rate="1e-3"),
+    lambda: train(task, data, epochs=1.5),
+    lambda: train(task, data, epochs="3"),
+    lambda: train(task, data, epochs=1, settings={"batch_size": 3}),
+    lambda: train(task, None, epochs=1),
+):
+    try: call()
+    except (TypeError, ValueError) as error: print(error)
+"""
+
+
+def test_arguments_of_another_type_are_named_without_a_type_checker() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    expected = [
+        "batch_size must be at least 1 and a whole number, got 2.5",
+        "learning_rate must be positive and finite, got '1e-3'",
+        "at least one epoch, and a whole number of them, got 1.5",
+        "at least one epoch, and a whole number of them, got '3'",
+        "settings is a Settings object",
+        "the training data must be a data set with len() and items by number",
+    ]
+    assert all(part in line for part, line in zip(expected, done, strict=True))
 
 
 TWO_DEVICES = """

@@ -161,22 +161,3 @@ def test_what_has_no_name_is_not_saved(tmp_path: Path) -> None:
             save(model)
     assert not list(tmp_path.iterdir())
     save(Unrolled(ADMM(), L1()))
-
-
-def test_physics_card_knows_operators_apart() -> None:
-    assert physics_card(mri()) == physics_card(mri())
-    assert physics_card(mri()) != physics_card(mri(seed=1))
-    double = mri().to(torch.float64)
-    assert physics_card(double)["numbers"] != physics_card(mri())["numbers"]
-    family = OperatorFamily([mri(), mri(seed=1)])
-    assert physics_card(family)["operators"] == 2
-    assert physics_card(OperatorFamily([mri(seed=1), mri()])) != physics_card(family)
-
-
-def test_data_hash() -> None:
-    assert data_hash(noise(4)) == data_hash(noise(4).numpy()) == data_hash([noise(4)])
-    assert (
-        len({data_hash(noise(4)), data_hash(noise(2, 2)), data_hash(noise(4).double()), data_hash(noise(5))})
-        == 4
-    )
-    assert data_hash([noise(4), noise(4)]) != data_hash(noise(4))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from invlearn.learning.selection import select
-from invlearn.physics import Dense, OperatorFamily, Radon2D, fbp
+from invlearn.physics import Dense, FromFunction, OperatorFamily, Radon2D, Space, fbp
 from invlearn.physics.mri import CartesianMRI
 from invlearn.unrolled import (
     ADMM,
@@ -126,6 +129,33 @@ def test_memory_saving_keeps_less() -> None:
 
 
 # --- what is learned
+
+
+def test_checkpoints_with_an_adjoint_by_torch_func_are_refused_by_name() -> None:
+    operator = FromFunction(lambda x: 2 * x, Space((8, 8)), Space((8, 8)))
+    y = torch.ones(1, 8, 8)
+    UnrolledPGD(Learned(ResidualCNN(4, 1)), 2)(y, operator)
+    with pytest.raises(
+        ValueError, match=r"checkpoint=True does not work with FromFunction.*checkpoint=False"
+    ):
+        UnrolledPGD(Learned(ResidualCNN(4, 1)), 2, checkpoint=True)(y, operator)
+
+
+def test_parts_of_another_kind_are_named_without_a_type_checker() -> None:
+    script = (
+        "from invlearn.unrolled import L1, PGD, UNet, Unrolled\n"
+        "for parts in (('pgd', L1(), 2), (PGD(), UNet(4, 1), 2), (PGD(), 'unet', 2), (PGD(), L1(), 1.5)):\n"
+        "    try: Unrolled(*parts)\n"
+        "    except (TypeError, ValueError) as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    expected = [
+        "such as PGD(), got 'pgd'",
+        "Learned(UNet(",
+        "the prior is a Learned(...)",
+        "got 1.5; it counts whole steps",
+    ]
+    assert all(part in line for part, line in zip(expected, done.stdout.splitlines(), strict=True))
 
 
 def test_separate_and_tied_priors() -> None:
