@@ -30,6 +30,7 @@ _BENT = 3.0  # largest power of a curve below its lowest node, and of `balance_`
 _SPREAD = 0.5  # of the logarithm of an object's brightness between its quartiles, at least
 _ACROSS = 96  # voxels along the longest edge: the grid of the estimates
 _POINTS = 40_000  # voxels that are looked at
+_ROWS = 16  # of a volume that are changed at a time
 _UNLIKE = 1.4  # things of one kind differ less in volume once they are affinely aligned
 _FEWEST = 100  # of which there must be so many
 _DEGREE = 3  # at most, of the gain's logarithm, along the longest edge
@@ -235,10 +236,11 @@ class Gain:
                 found[few] = _solved((a + c)[at], (b + d)[few])
         return found
 
-    def over(self, like: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
-        """The gain on a grid of any size over the same extent."""
+    def over(self, like: Float[Tensor, "D H W"], rows: slice = slice(None)) -> Float[Tensor, "rows H W"]:
+        """The gain on a grid of any size over the same extent, or on some rows of its first axis."""
         total = 0.0
         axes = [((2 * torch.arange(n).double() + 1) / n - 1).to(like) for n in like.shape]
+        axes[0] = axes[0][rows]
         for p, c in zip(self.powers, self.coefficients.tolist(), strict=True):
             z, y, x = (axis**k for axis, k in zip(axes, p, strict=True))
             total = total + (c * z)[:, None, None] * (y[:, None] * x)
@@ -303,4 +305,8 @@ def harmonise(
     for _ in range(_ROUNDS):
         target = _quantiles(ours / here)
         here = gain.fit(ours.clamp(min=tiny) / curved(theirs, source, target).clamp(min=tiny), terms, side)
-    return curved(moving - low[1], source.to(moving), target.to(moving)).mul_(gain.over(moving)).add_(low[0])
+    found, source, target = moving - low[1], source.to(moving), target.to(moving)
+    for first in range(0, len(found), _ROWS):  # a whole volume would need room for several
+        rows = slice(first, first + _ROWS)
+        found[rows] = curved(found[rows], source, target).mul_(gain.over(moving, rows)).add_(low[0])
+    return found

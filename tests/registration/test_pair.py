@@ -221,7 +221,9 @@ def test_a_gain_is_found_in_spite_of_outliers_and_does_not_run_away() -> None:
     over = gain.over(torch.zeros(20, 24, 3))
     torch.testing.assert_close(over[:12].flatten().double(), found, atol=1e-5, rtol=0)
     assert over.amax() <= found.amax() * 1.0001  # beyond what was seen it stays within what was seen
-    assert gain.over(torch.zeros(40, 48, 6)).shape == (40, 48, 6)
+    finer = gain.over(torch.zeros(40, 48, 6))
+    assert finer.shape == (40, 48, 6)
+    torch.testing.assert_close(gain.over(torch.zeros(40, 48, 6), slice(32, 48)), finer[32:])
 
 
 def test_what_is_aligned_by_a_field_is_not_taken_for_gain() -> None:

@@ -6,14 +6,16 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch import Tensor
 
 from invlearn.registration import compose, jacobian_determinant, optimise, warp
-from invlearn.registration.winet import WiNet, load_winet
+from invlearn.registration.winet import WiNet, load_winet, weights_file
 from invlearn.training import read_weights, save_network, write_weights
 from invlearn.wavelets import band_names, dwt
 
@@ -230,6 +232,42 @@ def test_weights_for_something_else_are_refused(tmp_path: Path) -> None:
         load_winet(path)
     with pytest.raises(FileNotFoundError, match=r"nowhere"):
         load_winet(tmp_path / "nowhere.safetensors")
+
+
+def test_the_weights_that_come_along_are_found_by_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = weights_file("brain_t1")
+    assert found.stat().st_size <= 6e6
+    made = load_winet("brain_t1")
+    assert (made.width, made.spacing, made.diffeomorphic) == (16, 6.0, True)
+    card = read_weights(found)[1]
+    assert card["held_back"]["dice_percent_after"] > card["held_back"]["dice_percent_before"] + 3
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"brain_t2 does not exist.*brain_t1"):
+        weights_file("brain_t2")
+    (tmp_path / "brain_t1").write_text("a file of that name")  # what the user has goes first
+    assert weights_file("brain_t1") == Path("brain_t1")
+
+
+def test_the_weights_that_come_along_see_what_moved() -> None:
+    """A brain of shells, drawn, not one of those that were learned from: part of a shift is found."""
+    axes = np.meshgrid(*[np.linspace(-96, 96, 33)[:-1] + 3] * 3, indexing="ij")
+
+    def brain(shift: float) -> torch.Tensor:
+        x, y, z = axes[0] / 66, (axes[1] - shift) / 82, axes[2] / 62
+        radius = np.sqrt(x**2 + y**2 + z**2)
+        levels = [radius < r for r in (0.2, 0.7, 0.85, 1.0)]
+        image = np.select(levels, [0.2, 0.95, 0.65, 0.25], 0.0)
+        return torch.from_numpy(ndimage.gaussian_filter(image, 0.7)).float()
+
+    moving, fixed = brain(6.0), brain(-6.0)
+    with torch.no_grad():
+        field = load_winet("brain_t1")(moving, fixed)
+    inside = fixed > 0.1
+    before, after = (float((warped - fixed)[inside].abs().mean()) for warped in (moving, warp(moving, field)))
+    assert after < 0.9 * before
+    assert float(field[1][inside].mean()) > 0.1  # voxels of 6 mm, of 2: a beginning
 
 
 def test_a_prediction_is_a_start_for_the_optimiser() -> None:
