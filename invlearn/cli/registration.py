@@ -216,8 +216,8 @@ def command(
     """
     how = How(**options)
     if how.weights is not None:
-        from invlearn.registration.winet import weights_file
-
+        with interrupts_held():
+            from invlearn.registration.winet import weights_file
         how = replace(how, weights=weights_file(how.weights))
     if pairs is not None:
         if any(x is not None for x in (fixed, moving, fixed_labels, moving_labels)):

@@ -129,7 +129,8 @@ def curved(
     width = (source[k] - source[k - 1]).clamp(min=1e-6 * float(source[-1]))
     within = target[k - 1] + (x - source[k - 1]) / width * (target[k] - target[k - 1])
     beyond = x * (target[-1] / source[-1])
-    below = target[0] * (x.clamp(min=0) / source[0]) ** _power(source, target)
+    first = source[0].clamp(min=torch.finfo(x.dtype).tiny)  # zero where an object is darker than its ground
+    below = target[0] * (x.clamp(min=0) / first) ** _power(source, target)
     return torch.where(x > source[-1], beyond, torch.where(x < source[0], below, within))
 
 

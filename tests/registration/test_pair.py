@@ -274,6 +274,8 @@ def test_brightness_follows_the_curve_and_goes_on_at_both_ends() -> None:
     torch.testing.assert_close(found[3:5], inside)
     torch.testing.assert_close(found[:3], x[:3].clamp(min=0) ** 2)  # the power that the nodes follow
     assert curved(x, nodes, 3 * nodes)[5] == pytest.approx(6)
+    dark = torch.tensor([0.0, 0.5, 1.0])  # a lowest node of nothing
+    torch.testing.assert_close(curved(x, dark, dark), x.clamp(min=0))
 
 
 def brightness() -> torch.Tensor:
