@@ -206,6 +206,7 @@ def registration(result: Json) -> Iterator[Comparison]:
     keys = {
         "dice": Measure("Dice", 1),
         "error_voxels": Measure("error, voxels", -1),
+        "correlation": Measure("correlation of brightness", 1),
         "sd_log_jacobian": Measure("SD ln J", -1, NOISE),
         "folding_percent": Measure("folding, %", -1),
         "cpu_seconds": CPU,

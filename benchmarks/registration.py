@@ -38,7 +38,9 @@ PROSTATES = re.compile(r"prostate \d and \d")
 ITERATIONS = (100, 60, 30)  # of the demons, coarse to fine
 FULL = (160, 192, 224)  # the grid of a brain at 1 mm
 CUBE = (256, 256, 256)
-GAMMA, SHADE, SLOPE = 0.6, 60.0, 0.2  # of the changed contrast; of the bias: mm, and sd of its logarithm
+BOX = (104, 124, 100)  # within a brain
+GAMMA, SLOPE = 0.6, 0.2  # of the changed contrast; of the bias: sd of its logarithm
+SHADE, ROUGH = 60.0, 30.0  # mm, over which the bias is smooth
 WARP, REACH = 8.0, 14.0  # mm: largest displacement of the known warp, and its smoothness
 Array = np.ndarray
 
@@ -46,14 +48,14 @@ Array = np.ndarray
 # --- contenders: the field (3, D, H, W) in mm, RAS, on the fixed grid. Peers run where invlearn is not.
 
 
-def by_invlearn(fixed: Path, moving: Path) -> Callable[[], Array]:
+def by_invlearn(fixed: Path, moving: Path, **options: Any) -> Callable[[], Array]:
     import invlearn.registration.loops
     import invlearn.registration.points  # noqa: F401
     from invlearn.io import read_volume
     from invlearn.registration import register
 
     pair = read_volume(fixed), read_volume(moving)
-    return lambda: register(*pair).forward_field()
+    return lambda: register(*pair, **options).forward_field()
 
 
 def affine_by_simpleitk(fixed: Any, moving: Any) -> Any:
@@ -131,14 +133,14 @@ def ras(lps: Array) -> Array:
     return lps * np.array([-1.0, -1, 1]).reshape(3, 1, 1, 1)
 
 
-def by_ants(fixed: Path, moving: Path, kind: str) -> Callable[[], Array]:
+def by_ants(fixed: Path, moving: Path, kind: str = "SyN", **options: Any) -> Callable[[], Array]:
     import ants
 
     f, m = ants.image_read(str(fixed)), ants.image_read(str(moving))
 
     def run() -> Array:
         with tempfile.TemporaryDirectory() as folder:
-            found = ants.registration(f, m, kind, outprefix=f"{folder}/t_")
+            found = ants.registration(f, m, kind, outprefix=f"{folder}/t_", **options)
             prefix = f"{folder}/whole_"
             ants.apply_transforms(f, m, found["fwdtransforms"], compose=prefix)
             data = np.asarray(nibabel.load(f"{prefix}comptx.nii.gz").dataobj)
@@ -196,6 +198,7 @@ def by_fireants(fixed: Path, moving: Path) -> Callable[[], Array]:
 
 CONTENDERS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Array]]]] = {
     "invlearn": ("invlearn", by_invlearn),
+    "invlearn mi": ("invlearn", lambda f, m: by_invlearn(f, m, similarity="mi")),
     **{
         f"demons {sigma} {prepare}": (
             "SimpleITK",
@@ -204,8 +207,10 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Array]]]] =
         for sigma in (0.8, 1.0, 1.5)
         for prepare in ("raw", "matched", "n4")
     },
-    "ANTs SyN": ("ants", lambda f, m: by_ants(f, m, "SyN")),
-    "ANTs SyN CC": ("ants", lambda f, m: by_ants(f, m, "SyNCC")),
+    "ANTs SyN": ("ants", by_ants),
+    # of its SyN: 40, 20 and 0 steps; its own "SyNCC" takes up to 2100, 1200 and 1200
+    "ANTs SyN CC": ("ants", lambda f, m: by_ants(f, m, syn_metric="CC", syn_sampling=2)),
+    "ANTs SyNCC": ("ants", lambda f, m: by_ants(f, m, "SyNCC")),
     "convexAdam": ("convexAdam", by_convexadam),
     "FireANTs": ("fireants", by_fireants),
 }
@@ -302,14 +307,14 @@ def head(data: Path, number: int, step: int) -> Subject:
     return Subject(image.astype(np.float32), affine, None, image > 0.1 * np.percentile(image, 99))
 
 
-def changed(subject: Subject) -> Subject:
-    """The same in another contrast, under a smooth shading."""
+def changed(subject: Subject, across: float = SHADE) -> Subject:
+    """The same in another contrast, under a shading that is smooth over so many mm."""
     from scipy import ndimage
 
     image = subject.image / subject.image.max()
     spacing = np.linalg.norm(subject.affine[:3, :3], axis=0)
     noise = np.random.default_rng(0).standard_normal([-(-n // 8) for n in image.shape])
-    rough = ndimage.gaussian_filter(noise, SHADE / (8 * spacing), mode="nearest")
+    rough = ndimage.gaussian_filter(noise, across / (8 * spacing), mode="nearest")
     shade = ndimage.zoom(rough, np.array(image.shape) / rough.shape, order=1, mode="nearest", grid_mode=True)
     shade = np.exp(SLOPE * (shade - shade.mean()) / shade.std())
     return replace(subject, image=(image.clip(0) ** GAMMA * shade).astype(np.float32))
@@ -384,6 +389,9 @@ def cases(data: Path, step: int, only: str) -> Iterator[Case]:
             yield Case(name, first, second)
             yield Case(f"{name}{SWAPPED}", second, first)
 
+    def sized(subject: Callable[[], Subject], shape: tuple[int, ...]) -> Callable[[], Subject]:
+        return lambda: fitted(subject(), shape)
+
     def average() -> Subject:
         return mni(data, step)
 
@@ -392,14 +400,15 @@ def cases(data: Path, step: int, only: str) -> Iterator[Case]:
 
     yield from both("MNI152 and Colin27", average, person)
     yield from both("MNI152 and Colin27 in other contrast and shading", average, lambda: changed(person()))
+    yield from both("MNI152 and Colin27 under a rough shading", average, lambda: changed(person(), ROUGH))
     yield from both("MNI152 and Colin27 with skull", average, lambda: colin(data, step))
-    for name, shape in (("160 × 192 × 224", FULL), ("256³", CUBE)):
+    for name, shape in (("at 160 × 192 × 224", FULL), ("at 256³", CUBE), ("that fill the volume", BOX)):
         size = tuple(n // step for n in shape)
-        yield from both(
-            f"brains at {name}",
-            lambda size=size: fitted(average(), size),
-            lambda size=size: fitted(person(), size),
-        )
+        first, second = sized(average, size), sized(person, size)
+        yield from both(f"brains {name}", first, second)
+        if shape is FULL:
+            other = f"brains at {name} in other contrast and shading"
+            yield from both(other, first, lambda second=second: changed(second()))
     if only in (name := f"Colin27 under a known map{coarse}"):
         yield known(name, colin(data, step))
     yield from both("heads at 2 mm", lambda: head(data, 1000, step), lambda: head(data, 1001, step))
@@ -437,6 +446,9 @@ def judge(case: Case, displacement: Array) -> dict[str, Any]:
             "mean": float(np.mean(list(scores.values()))),
             **{str(k): v for k, v in scores.items()},
         }
+    if fixed.labels is None and case.truth is None:
+        warped = transform.image(Volume(moving.image, moving.affine)).data
+        found["correlation"] = float(np.corrcoef(fixed.image[fixed.mask], warped[fixed.mask])[0, 1])
     if case.truth is not None:
         voxel = np.linalg.norm(fixed.affine[:3, 0])
         wrong = np.sqrt(((displacement - case.truth) ** 2).sum(0))[fixed.mask] / voxel
@@ -559,6 +571,7 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "folding_percent",
             "sd_log_jacobian",
             "round_trip_voxels",
+            "correlation",
         ):
             values = [row[key] for row in group if key in row]
             if values:

@@ -2,15 +2,17 @@
 
 A map takes fixed points to moving points in world coordinates: ``x -> A (x - c) + c + t`` with c the middle
 of the fixed volume. It is found from where the headers put the volumes and from where their mass lies,
-over a grid of rotations up to 30 degrees, and refined. Mutual information alone can gain by pushing shaded
-or cropped volumes apart, or by blowing one up until it is flat. So growth has a price and a limit, and what
-was found must also agree by local correlation, nearly as well as where the headers put the volumes, the more
-so the more overlap it gives up. An affine map that does not gives way to a rigid one, that to the headers.
+over a grid of rotations up to 30 degrees, and refined at points of both volumes alike, so that it does not
+matter which is the fixed one. Mutual information alone can gain by pushing shaded or cropped volumes apart,
+or by blowing one up until it is flat. So growth has a price and a limit, and what was found must also agree
+by local correlation, nearly as well as where the headers put the volumes, the more so the more overlap it
+gives up. An affine map that does not gives way to a rigid one, that to the headers.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,17 +167,27 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((x - low) / max(high - low, 1e-30), dtype=np.float32)
 
 
-def _climb(match: _Match, centre: Tensor, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
+def _ways(fixed: Grid, moving: Grid, within: Tensor | None) -> list[_Match]:
+    """There and back, so that it does not matter which is the fixed one; within a part of it only there."""
+    there = _Match(fixed, moving, within=within)
+    return [there, _Match(moving, fixed)] if within is None else [there]
+
+
+def _climb(ways: Sequence[_Match], centre: Tensor, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
     """Minus the mutual information, less what growth costs, where it is best near `start`; the parameters."""
 
     def value_and_slope(p: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             x = torch.from_numpy(p).requires_grad_()
             world = matrix_of(x, centre)
-            value, by_world = match(world.detach().numpy())
-            dear = _STIFFNESS * (x[6:] / _RADIUS).square().sum()
-            (slope,) = torch.autograd.grad((world[:3] * torch.from_numpy(by_world)).sum() - dear, x)
-        return float(dear.detach()) - value, -slope.numpy()
+            linear = _STIFFNESS * (x[6:] / _RADIUS).square().sum()  # has the slope of what is lost
+            lost = float(linear.detach())
+            for match, through in zip(ways, (world, torch.linalg.inv(world)), strict=False):
+                value, by_map = match(through.detach().numpy())
+                lost -= value / len(ways)
+                linear = linear - (through[:3] * torch.from_numpy(by_map)).sum() / len(ways)
+            (slope,) = torch.autograd.grad(linear, x)
+        return lost, slope.numpy()
 
     found = scipy.optimize.minimize(
         value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": 1e-7}
@@ -285,13 +297,13 @@ def _aligned(fixed: Grid, moving: Grid, model: str, *, within: bool = False) -> 
             "the two volumes do not overlap, not even with their centres laid upon one another; look at "
             "their voxel sizes and affines"
         )
-    coarse = _Match(*grids, within=inner)
+    coarse = _ways(*grids, inner)
     best = min(
         (_climb(coarse, centre, np.array(s), 30) for _, s in sorted(tried)[:_KEPT]), key=lambda r: r[0]
     )[1]
     fine = fixed.coarsened(_FINE_MM), moving.coarsened(_FINE_MM)
     inner = solid(fine[0].data) if within else None
-    exact, header = _Match(*fine, within=inner), np.eye(4)
+    exact, header = _ways(*fine, inner), np.eye(4)
     starts = [best]  # an affine map first; a rigid one where that is none to believe
     if model == "affine":
         starts.insert(0, _climb(coarse, centre, np.r_[best, np.zeros(9)], 40)[1])

@@ -1,19 +1,18 @@
 """Bring the brightness of one volume to that of another: an increasing curve, and a smooth field of gain.
 
 Local correlation is blind to gain that hardly varies within a window, not to a steep coil profile nor to a
-bent contrast curve. Both are estimated between the roughly aligned volumes and taken out of one of them.
-They are looked up on a coarse grid, and only where both volumes are object in a whole neighbourhood: at the
-rims, brightness is a matter of blur and of what is not aligned yet. The gain is the exponential of a
-polynomial of degree three at most: few enough numbers not to follow anatomy, and unlike an average over
-neighbours not flattened towards the rims. The contrast that both get is that of the one, unless it is
-compressed: what is nearly as bright, such as grey and white matter, is then told apart better.
+bent contrast curve. Both are estimated between the roughly aligned volumes and taken out: the curve of one of
+them, the gain of the one that it leaves more even, or of both in part. They are looked up on a coarse grid,
+and only where both volumes are object in a whole neighbourhood: at the rims, brightness is a matter of blur
+and of what is not aligned yet. The contrast that both get is that of the one, unless it is compressed: what
+is nearly as bright, such as grey and white matter, is then told apart better.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from invlearn.registration.fields import warp
+from invlearn.registration.gain import DEGREE, Gain
 from invlearn.registration.smoothing import shrink
 
 _NODES = 33  # quantiles
-_LOWEST = 0.05  # of them; what is darker, at rims and in fluid, is too rare to be told by its share
+_LOWEST = 0.002  # of them: a hole or two in an object must not bend the curve
 _BENT = 3.0  # largest power of a curve below its lowest node, and of `balance_`
 _SPREAD = 0.5  # of the logarithm of an object's brightness between its quartiles, at least
 _ACROSS = 96  # voxels along the longest edge: the grid of the estimates
@@ -33,14 +33,14 @@ _POINTS = 40_000  # voxels that are looked at
 _ROWS = 16  # of a volume that are changed at a time
 _UNLIKE = 1.4  # things of one kind differ less in volume once they are affinely aligned
 _FEWEST = 100  # of which there must be so many
-_DEGREE = 3  # at most, of the gain's logarithm, along the longest edge
-_CUBES = 6  # along the longest edge, to tell gain from anatomy
-_LARGEST = 1.5  # gain at most e^1.5
-_OUTLIER = 0.15  # of the logarithm: what is farther off than that counts less (Huber)
-_WEIGHINGS = 3
-_ROUNDS = 3  # curve and gain in turns
+_SHARES = 11  # of the gain that are tried in the fixed volume
+_CLEARLY = 0.02  # nats: so much more even
+_BINS = 64  # of the histograms that say how even a volume is
+_ROUNDS = 4  # curve and gain in turns
 _ONE_SIGMA = 0.8413  # share of a Gaussian below one standard deviation
 _SIGMAS = 4.0  # noise that far out is rare
+_SAMPLES = 500_000  # of a volume, that tell its range
+_STICKING = 10_000  # one voxel of so many may stick out of the range
 _MOST_NOISE = 0.2  # of the range: where the border holds more, it is object
 
 
@@ -52,6 +52,14 @@ def _faces(x: Float[Tensor, "D H W"]) -> list[Tensor]:
 def background(x: Float[Tensor, "D H W"]) -> float:
     """The usual brightness at the border of the volume."""
     return float(torch.cat(_faces(x)).median())
+
+
+def ground(x: Float[Tensor, "D H W"]) -> float:
+    """What brightness is counted from: the background, or the darkest where object fills a volume."""
+    if not _loud(x):
+        return background(x)
+    values = _some(x)
+    return float(values.kthvalue(1 + len(values) // _STICKING).values)
 
 
 def noise(x: Float[Tensor, "D H W"]) -> float:
@@ -69,16 +77,31 @@ def noise(x: Float[Tensor, "D H W"]) -> float:
     return sorted(spreads)[2]
 
 
+def _some(x: Float[Tensor, "D H W"]) -> Float[Tensor, samples]:
+    return x.flatten()[:: -(-x.numel() // _SAMPLES)]
+
+
+def _span(x: Float[Tensor, "D H W"]) -> float:
+    """The range of a volume, less the few voxels that stick out of it."""
+    values = _some(x)
+    rare = len(values) // _STICKING
+    ends = (torch.kthvalue(values, k).values for k in (len(values) - rare, 1 + rare))
+    return float(next(ends) - next(ends))
+
+
 def _loud(x: Float[Tensor, "D H W"]) -> bool:
     """Whether the border holds too much to be background."""
-    return _SIGMAS * noise(x) > _MOST_NOISE * float(x.amax() - x.amin())
+    return _SIGMAS * noise(x) > _MOST_NOISE * _span(x)
 
 
 def foreground(x: Float[Tensor, "D H W"], share: float = 0.02) -> Bool[Tensor, "D H W"]:
-    """What differs from the background by more than that share of the range, and more than its noise."""
-    span = float(x.amax() - x.amin())
-    least = max(share * span, min(_SIGMAS * noise(x), _MOST_NOISE * span))
-    return (x - background(x)).abs() > least
+    """What differs from the background by more than that share of the range, and more than its noise.
+
+    Everything where the border holds too much to be background.
+    """
+    if _loud(x):
+        return torch.ones_like(x, dtype=torch.bool)
+    return (x - background(x)).abs() > max(share * _span(x), _SIGMAS * noise(x))
 
 
 def solid(
@@ -107,7 +130,7 @@ def part(ours: float, theirs: float) -> bool:
 
 
 def interior(x: Float[Tensor, "D H W"]) -> Bool[Tensor, "D H W"]:
-    """The foreground less its outermost voxels; the border of the volume is none."""
+    """The foreground less its outermost voxels; the border of the volume is none of them."""
     rest = (~foreground(x)).to(x.dtype)
     return functional.max_pool3d(rest[None, None], 3, 1, 1)[0, 0] == 0
 
@@ -123,14 +146,17 @@ def curved(
 ) -> Float[Tensor, "*shape"]:
     """Values through the curve of nodes.
 
-    Below the first one along the power of x that joins it to the middle one, beyond the last in proportion.
+    Below the first one along the power of x that joins it to the middle one, beyond the last in proportion;
+    what is darker than the ground stays.
     """
     k = torch.searchsorted(source, x.contiguous()).clamp(1, len(source) - 1)
     width = (source[k] - source[k - 1]).clamp(min=1e-6 * float(source[-1]))
-    within = target[k - 1] + (x - source[k - 1]) / width * (target[k] - target[k - 1])
+    change = target - source  # what is added, so that equal nodes leave every value exactly
+    within = x + change[k - 1] + (x - source[k - 1]) / width * (change[k] - change[k - 1])
     beyond = x * (target[-1] / source[-1])
     first = source[0].clamp(min=torch.finfo(x.dtype).tiny)  # zero where an object is darker than its ground
-    below = target[0] * (x.clamp(min=0) / first) ** _power(source, target)
+    dark = x.clamp(min=0)
+    below = x + target[0] * (dark / first) ** _power(source, target) - first * (dark / first)
     return torch.where(x > source[-1], beyond, torch.where(x < source[0], below, within))
 
 
@@ -142,14 +168,19 @@ def _power(source: Tensor, target: Tensor) -> float:
     return min(max(math.log(ours) / math.log(theirs), 1 / _BENT), _BENT)
 
 
-def balance_(x: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> Float[Tensor, "D H W"]:
+def balance_(
+    x: Float[Tensor, "D H W"],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    *others: Float[Tensor, "d h w"],
+) -> Float[Tensor, "D H W"]:
     """Another contrast, in place, for a volume whose own is compressed: what is nearly as bright comes apart.
 
-    The brightness above the background is put to the power, from 1 to 3, that spreads its logarithm over 0.5
+    The brightness above the ground is put to the power, from 1 to 3, that spreads its logarithm over 0.5
     from the lower to the upper quartile of the object; the upper quartile stays. So the contrast that things
-    are compared in hardly depends on the power of the brightness that a scanner shows.
+    are compared in hardly depends on the power of the brightness that a scanner shows. Others, of the same
+    contrast and ground, are changed as it is.
     """
-    low = background(x)
+    low = ground(x)
     coarse = shrink((x - low).clamp_(min=0)[None], _factors(x.shape, spacing))[0]
     values = coarse[interior(coarse)].sort().values
     if len(values) < _FEWEST:
@@ -159,99 +190,11 @@ def balance_(x: Float[Tensor, "D H W"], spacing: Sequence[float] = (1.0, 1.0, 1.
         return x
     power = min(_SPREAD / math.log(last / first), _BENT)
     if power > 1:
-        bright = (x - low).clamp_(min=0)
-        x -= bright
-        x += bright.div_(last).pow_(power).mul_(last)
+        for volume in (x, *others):
+            bright = (volume - low).clamp_(min=0)
+            volume -= bright
+            volume += bright.div_(last).pow_(power).mul_(last)
     return x
-
-
-class Gain:
-    """Smooth factors between two volumes: ``exp`` of a polynomial of the place, by robust least squares.
-
-    Parameters
-    ----------
-    shape
-        Of the grid.
-    spacing
-        Distance of voxels along the three axes: along short edges the polynomial has a lower degree.
-    degree
-        Of the polynomial, at most.
-    """
-
-    def __init__(
-        self, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), degree: int = _DEGREE
-    ) -> None:
-        self.shape, self._spacing = shape, spacing
-        edges = [n * s for n, s in zip(shape, spacing, strict=True)]
-        highest = [min(n - 1, round(degree * e / max(edges))) for n, e in zip(shape, edges, strict=True)]
-        powers = itertools.product(*(range(k + 1) for k in highest))
-        self.powers = [p for p in powers if sum(p) <= degree]
-        self.coefficients = torch.zeros(len(self.powers), dtype=torch.float64)
-        self.limits = 0.0, 0.0
-
-    def terms(self, at: Float[Tensor, "N 3"]) -> Float[Tensor, "terms N"]:
-        """The monomials at voxels; the grid reaches from -1 to 1 along every axis."""
-        x = [(2 * at[:, k].double() + 1) / n - 1 for k, n in enumerate(self.shape)]
-        return torch.stack([x[0] ** i * x[1] ** j * x[2] ** k for i, j, k in self.powers])
-
-    def sides(self, at: Float[Tensor, "N 3"]) -> Bool[Tensor, N]:
-        """Which colour voxels have on a board of cubes: what is learned on one is tested on the other."""
-        width = max(self.shape[k] * self._spacing[k] for k in range(3)) / _CUBES
-        cubes = [torch.floor(at[:, k].double() * self._spacing[k] / width) for k in range(3)]
-        return (cubes[0] + cubes[1] + cubes[2]) % 2 == 0
-
-    def fit(
-        self, ratio: Float[Tensor, N], terms: Float[Tensor, "terms N"], side: Bool[Tensor, N]
-    ) -> Float[Tensor, N]:
-        """Bring the gain as near as it gets to ratios at some voxels; what it is there.
-
-        Of the degree that foretells one half of the cubes best from the other: gain goes on
-        from cube to cube, anatomy does not.
-        """
-        logarithm = ratio.double().log().clamp(-_LARGEST, _LARGEST)
-        weight = torch.ones_like(logarithm)
-        for _ in range(_WEIGHINGS):
-            halves = []
-            for own in (side, ~side):
-                weighted = terms * (weight * own)
-                halves.append((weighted @ terms.T, weighted @ logarithm))
-            self.coefficients = self._foretold(halves)
-            found = self.coefficients @ terms
-            weight = _OUTLIER / (logarithm - found).abs().clamp(min=_OUTLIER)
-        self.limits = float(found.amin()), float(found.amax())  # it runs away where nothing was seen
-        return found.exp().to(ratio.dtype)
-
-    def _foretold(self, halves: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Coefficients of the normal equations of both halves together, of the best degree."""
-        (a, b), (c, d) = halves
-        best, found = math.inf, torch.zeros_like(b)
-        for degree in range(1 + max(map(sum, self.powers))):
-            few = torch.tensor([k for k, p in enumerate(self.powers) if sum(p) <= degree])
-            at = few[:, None], few
-            wrong = 0.0
-            for (own, told), (other, rest) in (((a, b), (c, d)), ((c, d), (a, b))):
-                x = _solved(own[at], told[few])
-                wrong += float(x @ other[at] @ x - 2 * x @ rest[few])  # less what no degree changes
-            if wrong < best:
-                best, found = wrong, torch.zeros_like(b)
-                found[few] = _solved((a + c)[at], (b + d)[few])
-        return found
-
-    def over(self, like: Float[Tensor, "D H W"], rows: slice = slice(None)) -> Float[Tensor, "rows H W"]:
-        """The gain on a grid of any size over the same extent, or on some rows of its first axis."""
-        total = 0.0
-        axes = [((2 * torch.arange(n).double() + 1) / n - 1).to(like) for n in like.shape]
-        axes[0] = axes[0][rows]
-        for p, c in zip(self.powers, self.coefficients.tolist(), strict=True):
-            z, y, x = (axis**k for axis, k in zip(axes, p, strict=True))
-            total = total + (c * z)[:, None, None] * (y[:, None] * x)
-        return torch.as_tensor(total).clamp(*self.limits).exp()
-
-
-def _solved(normal: Tensor, told: Tensor) -> Tensor:
-    """Of normal equations, some of whose terms hardly differ."""
-    ridge = 1e-6 * normal.diagonal().mean()
-    return torch.linalg.solve(normal + ridge * torch.eye(len(told), dtype=normal.dtype), told)
 
 
 def _factors(shape: Sequence[int], spacing: Sequence[float], across: int = _ACROSS) -> list[int]:
@@ -260,14 +203,94 @@ def _factors(shape: Sequence[int], spacing: Sequence[float], across: int = _ACRO
     return [max(1, min(round(size / s), n)) for n, s in zip(shape, spacing, strict=True)]
 
 
+def _entropy(values: Float[Tensor, N]) -> float:
+    """Of a density, by its histogram, in nats; the rarest are left out."""
+    low, high = (float(values.kthvalue(1 + int(q * (len(values) - 1))).values) for q in (0.02, 0.98))
+    if not high > low:
+        return -math.inf
+    p = torch.histc(values, _BINS, low, high)
+    p = p[p > 0] / p.sum()
+    return float(-(p * p.log()).sum()) + math.log((high - low) / _BINS)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the brightness of two volumes differs.
+
+    Attributes
+    ----------
+    low
+        The grounds of the fixed and the moving volume.
+    source, target
+        Nodes of the curve from the moving volume's brightness to the fixed one's.
+    gain
+        Of the fixed volume over the moving one.
+    share
+        How much of its logarithm is in the fixed volume.
+    uneven
+        Entropy of the brightness of both volumes without the gain, in nats.
+    """
+
+    low: tuple[float, float]
+    source: Float[Tensor, nodes]
+    target: Float[Tensor, nodes]
+    gain: Gain
+    share: float
+    uneven: float
+
+    def removed(
+        self, fixed: Float[Tensor, "D H W"], moving: Float[Tensor, "D H W"]
+    ) -> tuple[Float[Tensor, "D H W"], Float[Tensor, "D H W"]]:
+        """Both volumes without it, from the fixed one's ground up."""
+        f, m = fixed - self.low[0], moving - self.low[1]
+        source, target = self.source.to(moving), self.target.to(moving)
+        for first in range(0, len(f), _ROWS):  # a whole volume would need room for several
+            rows = slice(first, first + _ROWS)
+            logarithm = self.gain.over(moving, rows)
+            f[rows] *= (-self.share * logarithm).exp()
+            m[rows] = curved(m[rows], source, target).mul_(((1 - self.share) * logarithm).exp())
+        return f.add_(self.low[0]), m.add_(self.low[0])
+
+
+def _parted(ours: Float[Tensor, N], theirs: Float[Tensor, N], gain: Float[Tensor, N]) -> tuple[float, float]:
+    """How uneven two volumes are without a gain, and how much of it is in the first; all as logarithms.
+
+    What is shaded has a histogram with wider peaks: both entropies together are least where all is taken out.
+    """
+    shares = [k / (_SHARES - 1) for k in range(_SHARES)] if float(gain.abs().amax()) > 0 else [0.0]
+    return min((_entropy(ours - t * gain) + _entropy(theirs + (1 - t) * gain), t) for t in shares)
+
+
+def difference(
+    low: tuple[float, float],
+    fixed: Float[Tensor, N],
+    moving: Float[Tensor, N],
+    at: Float[Tensor, "N 3"],
+    gain: Gain,
+) -> Difference:
+    """The curve and the gain between samples above the grounds, at voxels of the gain's grid."""
+    order, half = gain.board(at)
+    fixed, moving, at = fixed[order], moving[order], at[order]
+    tiny = 1e-6 * float(fixed.amax())
+    fixed, source = fixed.clamp(min=tiny), _quantiles(moving)
+    terms, here = gain.terms(at), torch.ones_like(fixed)
+    for _ in range(_ROUNDS):
+        target = _quantiles(fixed / here)
+        bent = curved(moving, source, target).clamp(min=tiny)
+        here = gain.fit(fixed / bent, terms, half)
+    alike = curved(moving, source, _quantiles(fixed)).clamp(min=tiny)  # whatever the gain
+    uneven, share = _parted(fixed.log(), alike.log(), here.log())
+    return Difference(low, source, target, gain, share, uneven)
+
+
 def harmonise(
     fixed: Float[Tensor, "D H W"],
     moving: Float[Tensor, "D H W"],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    field: Float[Tensor, "3 D H W"] | None = None,
-    degree: int = _DEGREE,
-) -> Float[Tensor, "D H W"]:
-    """The moving volume with the fixed one's contrast and without a smooth gain between them.
+    fields: tuple[Float[Tensor, "3 D H W"], Float[Tensor, "3 D H W"]] | None = None,
+    degrees: Sequence[int] = (DEGREE,),
+) -> tuple[Float[Tensor, "D H W"], Float[Tensor, "D H W"]]:
+    """Both volumes in the fixed one's contrast and without a smooth gain between them.
 
     Parameters
     ----------
@@ -275,39 +298,32 @@ def harmonise(
         On one grid, roughly aligned; of one kind of contrast (brighter is brighter in both).
     spacing
         Distance of voxels along the three axes, mm.
-    field
-        In voxels, pull-back: how the moving volume is to be seen to lie upon the fixed one; None: as it is.
-        The better they are aligned, the less of their anatomy counts as gain.
-    degree
-        Of the gain's logarithm, at most.
+    fields
+        In voxels, pull-back: how the fixed and the moving volume are to be seen to lie upon one another;
+        None: as they are. The better they are aligned, the less of their anatomy counts as gain.
+    degrees
+        Of the gain's logarithm, at most; of several, the one that leaves both volumes the most even, the
+        first unless another is clearly better.
 
     Returns
     -------
-    Tensor
-        The moving volume where it was, its background at the fixed one's; as it came if they have no bright
-        object in common.
+    tuple
+        The two volumes where they were, the moving one's ground at the fixed one's. The gain is taken
+        out of the one that is shaded. As they came if they have no bright object in common.
     """
     factors = _factors(fixed.shape, spacing)
-    low = background(fixed), background(moving)
-    seen = moving if field is None else warp(moving, field)
-    f = (shrink(fixed[None], factors)[0] - low[0]).clamp(min=0)
-    m = (shrink(seen[None], factors)[0] - low[1]).clamp(min=0)
+    low = ground(fixed), ground(moving)
+    seen = (fixed, moving) if fields is None else (warp(fixed, fields[0]), warp(moving, fields[1]))
+    f, m = ((shrink(x[None], factors)[0] - b).clamp(min=0) for x, b in zip(seen, low, strict=True))
     at = (interior(f) & interior(m)).nonzero()
     if len(at) < _FEWEST:
-        return moving
+        return fixed, moving
     at = at[:: -(-len(at) // _POINTS)]
-    ours, theirs, where = f[tuple(at.T)].cpu(), m[tuple(at.T)].cpu(), at.cpu().double()
-    if field is not None:
-        moved = shrink(field, factors)[(slice(None), *at.T)].T.cpu()
-        where += moved / torch.tensor(factors)
-    gain = Gain(f.shape, [s * k for s, k in zip(spacing, factors, strict=True)], degree)
-    terms, side, here = gain.terms(where), gain.sides(where), torch.ones_like(ours)
-    source, tiny = _quantiles(theirs), 1e-6 * float(ours.amax())
-    for _ in range(_ROUNDS):
-        target = _quantiles(ours / here)
-        here = gain.fit(ours.clamp(min=tiny) / curved(theirs, source, target).clamp(min=tiny), terms, side)
-    found, source, target = moving - low[1], source.to(moving), target.to(moving)
-    for first in range(0, len(found), _ROWS):  # a whole volume would need room for several
-        rows = slice(first, first + _ROWS)
-        found[rows] = curved(found[rows], source, target).mul_(gain.over(moving, rows)).add_(low[0])
-    return found
+    where = at.cpu().double()
+    if fields is not None:
+        where += shrink(fields[1], factors)[(slice(None), *at.T)].T.cpu() / torch.tensor(factors)
+    here = [s * k for s, k in zip(spacing, factors, strict=True)]
+    ours, theirs = (x[tuple(at.T)].cpu() for x in (f, m))
+    found = [difference(low, ours, theirs, where, Gain(f.shape, here, degree)) for degree in degrees]
+    best = min(found, key=lambda d: d.uneven + (0 if d is found[0] else _CLEARLY))
+    return best.removed(fixed, moving)

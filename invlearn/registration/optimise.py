@@ -68,8 +68,8 @@ class Settings:
     tolerance
         A level ends when the similarity gained less than this share of its range in ten steps.
     roughest
-        It ends, too, when the standard deviation of ln |J| over the foreground has reached this, as seen from
-        the middle; seen from either volume, it is some twentieth less.
+        It ends, too, when the standard deviation of ln |J| over what is object in both volumes has reached
+        this, as seen from the middle; seen from either volume, it is some twentieth less.
     """
 
     levels: int = 4
@@ -211,7 +211,8 @@ def _level(
     """Climb on one grid: `middle` moves."""
     force = force_of(similarity, pair[0], settings.radius, spacing, _REUSE, mask)
     stepper = Stepper(pair[0].shape, pair[0], spacing, settings, finest)
-    object_ = foreground(middle.look(*pair)[0])
+    ours, theirs = map(foreground, middle.look(*pair))
+    object_ = ours & theirs if bool((ours & theirs).any()) else ours | theirs
     if mask is not None:
         object_ &= mask
     values: list[float] = []
@@ -276,8 +277,8 @@ def optimise(
     initial
         A field in voxels to start from, such as a network's prediction.
     one_contrast
-        Whether the brightness of the moving volume is brought to that of the fixed one (`harmonise`) on every
-        grid but the first, by what is aligned so far.
+        Whether the brightness of one volume is brought to that of the other (`harmonise`) on every grid but
+        the first, by what is aligned so far.
     mask
         Where to compare, on the fixed grid; None: everywhere.
 
@@ -318,8 +319,10 @@ def optimise(
             middle = middle.changed(functools.partial(_finer, factors=last, target=factors, shape=f.shape))
             if one_contrast:
                 here = [s * k for s, k in zip(spacing, factors, strict=True)]
-                m = harmonise(warp(f, middle.to_fixed), m, here, middle.to_moving)
+                f, m = harmonise(f, m, here, (middle.to_fixed, middle.to_moving))
         last = factors
+        if factors is grids[-1]:
+            del fixed, moving  # their room is wanted
         if steps:
             apart, finest = _relative(spacing, factors, f.shape), factors is grids[-1]
             within = None if mask is None else middle.seen(shrink_mask(mask, factors))

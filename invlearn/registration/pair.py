@@ -35,7 +35,7 @@ _ONE_CONTRAST = ("lncc", "mse")
 #: Grids are alike whose spacings and edges differ by no more than this share.
 _ALIKE = 0.25
 #: Of the gain between volumes that are affinely aligned only: what bends more may be anatomy.
-_FIRST_DEGREE = 1
+_FIRST_DEGREES = (1, 2)
 #: What is said of a pair.
 _PART = "one object is a part of the other (a brain and a head?): they are compared where both are"
 _NO_BETTER = "the deformable stage found nothing better than where it started, and was left out"
@@ -230,7 +230,7 @@ def register(
         A field ``(3, D, H, W)`` in voxels of the fixed grid to start from, such as `WiNet`'s prediction.
     symmetric
         Whether ``register(b, a)`` is to be the inverse of ``register(a, b)``, on grids that are alike
-        (spacings and edges within a quarter): which of the two is the reference then does not depend on their
+        (spacings and edges within a quarter): the smaller object is the reference then, whatever their
         order. If not, and where an `initial` field is given, the fixed one is.
     device
         Where to compute.
@@ -277,13 +277,21 @@ def register(
 
 
 def _other_way_round(fixed: tuple[Volume, Tensor], moving: tuple[Volume, Tensor]) -> bool:
-    """Whether the second is the reference, so that the order of a pair does not matter: the brighter one is.
+    """Whether the second is the reference, so that the order of a pair does not matter.
 
-    On grids that are not alike, the first always is.
+    The smaller object is: all of it has a partner, and its size does not depend on its contrast. Where both
+    have one size, or nothing tells them from a background, the brighter volume. On grids that are not alike,
+    the first always is.
     """
-    (f, x), (m, y) = fixed, moving
-    unlike = np.abs(np.log(_measures(f) / _measures(m))).max()
-    return bool(unlike < np.log(1 + _ALIKE) and x.double().mean() < y.double().mean())
+    measures = [_measures(v) for v, _ in (fixed, moving)]
+    if np.abs(np.log(measures[0] / measures[1])).max() >= np.log(1 + _ALIKE):
+        return False
+    sizes = [affine_stage.Grid(x, v.affine).object_size() for v, x in (fixed, moving)]
+    ours, theirs = (
+        (size if min(sizes) > 0 else 0.0, -float(x.double().mean()))
+        for size, (_, x) in zip(sizes, (fixed, moving), strict=True)
+    )
+    return theirs < ours
 
 
 def _measures(volume: Volume) -> np.ndarray:
@@ -307,8 +315,8 @@ def _together(
     begun, mask = brought(y, onto, f.shape), _compared(sides, matrix, start)
     del start, y
     if climb.keywords["similarity"] in _ONE_CONTRAST:
-        balance_(x, f.spacing)
-        begun = harmonise(x, begun, f.spacing, degree=_FIRST_DEGREE)
+        x, begun = harmonise(x, begun, f.spacing, degrees=_FIRST_DEGREES)
+        balance_(x, f.spacing, begun)
     climb = functools.partial(climb, spacing=f.spacing)
     return matrix, *_deformed(x, begun, mask, climb, start_from)
 

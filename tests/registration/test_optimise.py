@@ -338,6 +338,20 @@ def test_a_pair_ends_as_rough_as_allowed_and_not_rougher() -> None:
         assert 0.9 * limit < sd_log_jacobian(found.field, foreground(fixed)) < 1.1 * limit
 
 
+def test_where_roughness_is_measured_does_not_depend_on_the_order() -> None:
+    """Flat surroundings of one volume alone must not hide how rough the rest is."""
+    moving = texture()
+    fixed, lonely = warp(moving, deformation(3.0)), moving.clone()
+    lonely[:, :, :8] += 0.4  # a slab that only this one has
+    rough = [
+        sd_log_jacobian(
+            optimise(*both, settings=Settings(roughest=0.1)).field, foreground(fixed) & foreground(lonely)
+        )
+        for both in ((fixed, lonely), (lonely, fixed))
+    ]
+    assert rough[0] == pytest.approx(rough[1], rel=0.05)
+
+
 def test_brightness_is_evened_out_again_on_every_finer_grid() -> None:
     moving, true = texture(), deformation(3.0)
     fixed = warp(moving, true)
