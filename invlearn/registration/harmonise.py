@@ -41,6 +41,7 @@ _ONE_SIGMA = 0.8413  # share of a Gaussian below one standard deviation
 _SIGMAS = 4.0  # noise that far out is rare
 _SAMPLES = 500_000  # of a volume, that tell its range
 _STICKING = 10_000  # one voxel of so many may stick out of the range
+_BLOCKS = 16  # along an edge, in which noise averages out
 _MOST_NOISE = 0.2  # of the range: where the border holds more, it is object
 
 
@@ -90,8 +91,9 @@ def _span(x: Float[Tensor, "D H W"]) -> float:
 
 
 def _loud(x: Float[Tensor, "D H W"]) -> bool:
-    """Whether the border holds too much to be background."""
-    return _SIGMAS * noise(x) > _MOST_NOISE * _span(x)
+    """Whether the border holds too much to be background: more than noise, which block means even out."""
+    coarse = shrink(x[None], [max(1, n // _BLOCKS) for n in x.shape])[0]
+    return _SIGMAS * noise(coarse) > _MOST_NOISE * _span(x)
 
 
 def foreground(x: Float[Tensor, "D H W"], share: float = 0.02) -> Bool[Tensor, "D H W"]:
@@ -101,7 +103,9 @@ def foreground(x: Float[Tensor, "D H W"], share: float = 0.02) -> Bool[Tensor, "
     """
     if _loud(x):
         return torch.ones_like(x, dtype=torch.bool)
-    return (x - background(x)).abs() > max(share * _span(x), _SIGMAS * noise(x))
+    span = _span(x)
+    least = max(share * span, min(_SIGMAS * noise(x), _MOST_NOISE * span))
+    return (x - background(x)).abs() > least
 
 
 def solid(

@@ -18,7 +18,7 @@ from invlearn.io import Volume, write_volume
 from invlearn.io.itk import points_of, write_affine, write_field
 from invlearn.registration import Settings, Transform, metrics, optimise, pair, register, warp
 from invlearn.registration.fields import exponential, linear_field
-from invlearn.registration.harmonise import foreground, noise, part, solid
+from invlearn.registration.harmonise import foreground, ground, noise, part, solid
 
 affine_module = importlib.import_module("invlearn.registration.affine")
 SHAPE = (40, 44, 36)
@@ -360,6 +360,9 @@ def test_noise_of_the_background_is_not_object(rectified: bool) -> None:
     assert noise(f) < 0.002
     assert foreground(noisy)[f < 0.005].float().mean() < 0.003
     assert foreground(noisy)[f > 0.3].all()
+    loud = f + 4 * (noisy - f)  # still noise, and no tissue that fills the volume
+    assert foreground(loud)[f < 0.005].float().mean() < 0.1
+    assert abs(ground(loud)) < 0.1
 
 
 def in_brain(points: np.ndarray) -> np.ndarray:
