@@ -36,6 +36,7 @@ from invlearn.registration.smoothing import halvings, shrink, shrink_mask, smoot
 
 #: Steps on the grids from the finest to coarser ones; the last counts for all that are coarser still.
 _ITERATIONS = (28, 15, 40)
+_COARSEST = 32  # voxels along the longest edge
 _MARGIN = 10  # voxels around the rest, within which the field fades out
 _ROOM = 0.85  # of the roughness allowed may be used up on coarse grids: the finest wants its share
 _LOOK = 2  # steps between looks at the roughness on coarse grids
@@ -58,7 +59,10 @@ class Settings:
     diffusion
         Standard deviation of the smoothing of both fields after every step, in voxels of the finest grid.
     coarse_diffusion
-        The same on all coarser grids, in their voxels: large deformations are to be smooth.
+        The same on coarser grids, in their voxels: large deformations are to be smooth.
+    coarsest_diffusion
+        The same on coarser grids of at most 32 voxels along every edge: a window of local correlation spans
+        much of an object there, and says little of what differs within it.
     momentum
         Share of the step before that is added to a step.
     damping
@@ -77,6 +81,7 @@ class Settings:
     fluid: float = 0.6
     diffusion: float = 0.68
     coarse_diffusion: float = 0.9
+    coarsest_diffusion: float = 1.5
     momentum: float = 0.5
     damping: float = 1.0
     largest_step: float = 0.5
@@ -86,10 +91,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.levels < 1 or self.radius < 1:
             raise ValueError(f"levels and radius are at least 1, got {self.levels} and {self.radius}")
-        smoothing = (self.fluid, self.diffusion, self.coarse_diffusion)
+        smoothing = (self.fluid, self.diffusion, self.coarse_diffusion, self.coarsest_diffusion)
         if min(*smoothing, self.tolerance) < 0 or self.damping <= 0:
             raise ValueError(
-                "fluid, both diffusions and tolerance are not negative and damping is positive, got "
+                "fluid, the diffusions and tolerance are not negative and damping is positive, got "
                 f"{', '.join(map(str, smoothing))}, {self.tolerance} and {self.damping}"
             )
         if not 0 <= self.momentum < 1:
@@ -100,8 +105,9 @@ class Settings:
             raise ValueError(f"the largest step lies between 0 and 1 voxel, got {self.largest_step}")
 
 
-#: Of similarities whose force wants other smoothing than local correlation's: it comes from the whole volume.
-DEFAULTS = {"mi": Settings(fluid=1.5, diffusion=0.8)}
+#: Of similarities whose force wants other smoothing than local correlation's: that of mutual information comes
+#: from the whole volume, that of squares from one voxel.
+DEFAULTS = {"mi": Settings(fluid=1.5, diffusion=0.8), "mse": Settings(coarsest_diffusion=0.9)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +166,8 @@ class Stepper:
     ) -> None:
         self.settings = settings
         self.fluid = [settings.fluid / s for s in spacing]
-        diffusion = settings.diffusion if finest else settings.coarse_diffusion
+        coarse = settings.coarsest_diffusion if max(shape) <= _COARSEST else settings.coarse_diffusion
+        diffusion = settings.diffusion if finest else coarse
         self.diffusion = [diffusion / s for s in spacing]
         self.largest = [settings.largest_step / s for s in spacing]
         self.force = like.new_empty((4, *shape))

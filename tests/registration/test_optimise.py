@@ -212,12 +212,12 @@ def test_windows_are_looked_at_as_often_as_told() -> None:
         assert same == [True, False, True]
 
 
-def test_mutual_information_has_smoothing_of_its_own() -> None:
+def test_some_similarities_have_smoothing_of_their_own() -> None:
     fixed, moving = texture(), warp(texture(), deformation(2.0))
-    own = optimise(fixed, moving, similarity="mi", iterations=4).field
-    assert not torch.equal(
-        own, optimise(fixed, moving, similarity="mi", iterations=4, settings=Settings()).field
-    )
+    for name, alike in (("mi", False), ("mse", False), ("mind", True)):
+        own = optimise(fixed, moving, similarity=name, iterations=4).field
+        usual = optimise(fixed, moving, similarity=name, iterations=4, settings=Settings()).field
+        assert torch.equal(own, usual) == alike, name
     with pytest.raises(ValueError, match="the similarity is one of"):
         optimise(fixed, moving, similarity="ncc")
 
@@ -236,16 +236,19 @@ def test_every_setting_matters() -> None:
     usual = optimise(fixed, moving, iterations=6).field
     for change in (
         {"levels": 1}, {"radius": 1}, {"fluid": 2.0}, {"diffusion": 0.0}, {"damping": 3.0},
-        {"coarse_diffusion": 0.0}, {"momentum": 0.0},
+        {"coarsest_diffusion": 0.0}, {"momentum": 0.0},
         {"largest_step": 0.1}, {"tolerance": 0.9}, {"roughest": 0.02},
     ):  # fmt: skip
         steps = 30 if "tolerance" in change else 6
         other = optimise(fixed, moving, iterations=steps, settings=Settings(**change))
         assert not torch.equal(other.field, usual), change
+    pair = [x.repeat_interleave(2, 0) for x in (fixed, moving)]  # the grid below has 40 voxels
+    fields = [optimise(*pair, iterations=6, settings=Settings(coarse_diffusion=d)).field for d in (0.0, 0.9)]
+    assert not torch.equal(*fields)
     for bad in (
         {"levels": 0}, {"radius": 0}, {"fluid": -1.0}, {"diffusion": -1.0}, {"damping": 0.0},
         {"largest_step": 1.0}, {"tolerance": -1.0}, {"roughest": 0.0},
-        {"momentum": 1.0}, {"coarse_diffusion": -1.0},
+        {"momentum": 1.0}, {"coarse_diffusion": -1.0}, {"coarsest_diffusion": -1.0},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="got"):
             Settings(**bad)
