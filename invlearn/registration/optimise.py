@@ -105,8 +105,8 @@ class Settings:
             raise ValueError(f"the largest step lies between 0 and 1 voxel, got {self.largest_step}")
 
 
-#: Of similarities whose force wants other smoothing than local correlation's: that of mutual information comes
-#: from the whole volume, that of squares from one voxel.
+#: Of similarities whose force wants other smoothing than local correlation's: that of mutual information
+#: comes from the whole volume, that of squares from one voxel.
 DEFAULTS = {"mi": Settings(fluid=1.5, diffusion=0.8), "mse": Settings(coarsest_diffusion=0.9)}
 
 
