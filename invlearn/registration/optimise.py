@@ -80,7 +80,7 @@ class Settings:
     radius: int = 4
     fluid: float = 0.6
     diffusion: float = 0.68
-    coarse_diffusion: float = 0.9
+    coarse_diffusion: float = 1.2
     coarsest_diffusion: float = 1.5
     momentum: float = 0.5
     damping: float = 1.0
@@ -107,7 +107,10 @@ class Settings:
 
 #: Of similarities whose force wants other smoothing than local correlation's: that of mutual information
 #: comes from the whole volume, that of squares from one voxel.
-DEFAULTS = {"mi": Settings(fluid=1.5, diffusion=0.8), "mse": Settings(coarsest_diffusion=0.9)}
+DEFAULTS = {
+    "mi": Settings(fluid=1.5, diffusion=0.8),
+    "mse": Settings(coarse_diffusion=0.9, coarsest_diffusion=0.9),
+}
 
 
 @dataclass(frozen=True, eq=False)
