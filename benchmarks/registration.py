@@ -48,14 +48,17 @@ Array = np.ndarray
 # --- contenders: the field (3, D, H, W) in mm, RAS, on the fixed grid. Peers run where invlearn is not.
 
 
-def by_invlearn(fixed: Path, moving: Path, **options: Any) -> Callable[[], Array]:
+def by_invlearn(
+    fixed: Path, moving: Path, roughest: float | None = None, **options: Any
+) -> Callable[[], Array]:
     import invlearn.registration.loops
     import invlearn.registration.points  # noqa: F401
     from invlearn.io import read_volume
-    from invlearn.registration import register
+    from invlearn.registration import Settings, register
 
     pair = read_volume(fixed), read_volume(moving)
-    return lambda: register(*pair, **options).forward_field()
+    settings = None if roughest is None else Settings(roughest=roughest)
+    return lambda: register(*pair, settings=settings, **options).forward_field()
 
 
 def affine_by_simpleitk(fixed: Any, moving: Any) -> Any:
@@ -199,6 +202,8 @@ def by_fireants(fixed: Path, moving: Path) -> Callable[[], Array]:
 CONTENDERS: dict[str, tuple[str, Callable[[Path, Path], Callable[[], Array]]]] = {
     "invlearn": ("invlearn", by_invlearn),
     "invlearn mi": ("invlearn", lambda f, m: by_invlearn(f, m, similarity="mi")),
+    # allowed to be as rough as demons of a small sigma are
+    "invlearn rough": ("invlearn", lambda f, m: by_invlearn(f, m, roughest=0.5)),
     **{
         f"demons {sigma} {prepare}": (
             "SimpleITK",
@@ -407,7 +412,7 @@ def cases(data: Path, step: int, only: str) -> Iterator[Case]:
         first, second = sized(average, size), sized(person, size)
         yield from both(f"brains {name}", first, second)
         if shape is FULL:
-            other = f"brains at {name} in other contrast and shading"
+            other = f"brains {name} in other contrast and shading"
             yield from both(other, first, lambda second=second: changed(second()))
     if only in (name := f"Colin27 under a known map{coarse}"):
         yield known(name, colin(data, step))
