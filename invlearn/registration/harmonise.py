@@ -160,7 +160,7 @@ def curved(
     beyond = x * (target[-1] / source[-1])
     first = source[0].clamp(min=torch.finfo(x.dtype).tiny)  # zero where an object is darker than its ground
     dark = x.clamp(min=0)
-    below = x + target[0] * (dark / first) ** _power(source, target) - first * (dark / first)
+    below = x + (target[0] * (dark / first) ** _power(source, target) - first * (dark / first))
     return torch.where(x > source[-1], beyond, torch.where(x < source[0], below, within))
 
 

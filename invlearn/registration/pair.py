@@ -39,6 +39,8 @@ _FIRST_DEGREES = (1, 2)
 #: What is said of a pair.
 _PART = "one object is a part of the other (a brain and a head?): they are compared where both are"
 _NO_BETTER = "the deformable stage found nothing better than where it started, and was left out"
+#: What a similarity gains must be more.
+_ROUNDING = 1e-6
 _log = logging.getLogger(__name__)
 
 Registrable = str | os.PathLike[str] | Volume | tuple[Any, Any] | np.ndarray | Tensor
@@ -371,7 +373,7 @@ def _deformed(
     notes = [] if mask is None else [_PART]
     before, after = alike(None), alike(found.field)
     rest = torch.zeros_like(found.field) if start is None else unfold(start)
-    if (least := before if start is None else alike(rest)) > after:
+    if (least := before if start is None else alike(rest)) > after - _ROUNDING * abs(after):
         found, after = dataclasses.replace(found, field=rest, inverse=undone(rest), middle=None), least
         notes.append(_NO_BETTER)
     return found, (before, after), notes

@@ -263,6 +263,15 @@ def test_the_smaller_object_is_the_reference_whatever_its_contrast(power: float)
     assert not turned(bright, small)
 
 
+@pytest.mark.parametrize("data", [FIXED.data, 2 + FIXED.data**0.5, 1 - FIXED.data])
+def test_a_volume_and_itself_stay_where_they_are(data: np.ndarray) -> None:
+    one = FIXED.like(data)
+    found = register(one, one, affine="none")
+    assert not found.deformation.any()
+    assert not found.inverse_deformation.any()
+    assert np.abs(register(one, one).forward_field()).max() < 0.3  # mm; voxels of 3.2 mm
+
+
 def test_volumes_that_object_fills_come_together() -> None:
     moving = volume(SHAPE, centred(SHAPE, (1.5, 1.5, 1.5)))
     fixed, true = bent(moving, 3.0)
